@@ -1,0 +1,534 @@
+"""The base of every schedule: where it stands, how it steps, and what it shows.
+
+A schedule is a pure function of the epoch. A subclass writes that function, :meth:`formula`, and
+all else follows from it here: the rates that a step applies, those that are reported, and any
+epoch's rates at any time. While training one number changes, ``last_epoch``, the count of
+``step()`` calls in whatever unit the user steps: epochs, or updates.
+
+Conventions, for every schedule:
+
+- The first epoch is 0. Call ``scheduler.step()`` after the epoch, or the update, that it ends.
+- The *scheduled* rate is what the schedule gives, :meth:`LRScheduler.get_lr`. The *applied* rate
+  is what the optimizer uses, :meth:`LRScheduler.get_last_lr`; it differs only if it was set by
+  hand, and then until the next step.
+- A formula is evaluated in float64 and rounded once to float32, in NumPy on the host and in
+  compiled code alike, so that both give the same bits.
+"""
+
+import copy
+import reprlib
+from abc import abstractmethod
+from collections.abc import Callable
+from types import ModuleType
+from typing import Any
+
+import brainstate
+import braintools
+import jax
+import jax.numpy as jnp
+import numpy as np
+from brainstate import State, TraceContextError
+from brainstate.graph import Node, register_graph_node_type
+from jaxtyping import Float, Int
+
+from brainsched import _check, _checkpoint, _config, _param_groups, _upstream
+from brainsched._states import EpochState, RatesState
+from brainsched._types import (
+    Array,
+    Rate,
+    Rates,
+    epoch_dtype,
+    largest_epoch,
+    rate_dtype,
+    smallest_rate,
+)
+
+
+class LRScheduler(Node, braintools.optim.LRScheduler):
+    """A learning-rate schedule for the param groups of a braintools optimizer.
+
+    A subclass keeps each argument of its constructor as an attribute of the same name, calls
+    this constructor last, and defines :meth:`formula`.
+
+    Parameters
+    ----------
+    base_lr : float or sequence of float
+        The rate at multiplier 1, of every param group or one for each. A traced or device array
+        with at most one axis serves too.
+    last_epoch : int
+        The epoch to begin at.
+
+    Attributes
+    ----------
+    optimizer : braintools.optim.OptaxOptimizer or None
+        The optimizer whose rates this scheduler owns.
+    last_epoch : brainstate.State
+        The number of steps taken: a scalar int32 (int64 under ``jax_enable_x64``).
+    current_lrs : brainstate.State
+        The applied rates: a list with a scalar float32 (float64 under ``jax_enable_x64``) for
+        each param group.
+    max_groups : int or None
+        How many param groups the schedule has rates for, where that is limited.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is not as described; the message names it.
+
+    Examples
+    --------
+    >>> import brainsched
+    >>> class HalvingLR(brainsched.LRScheduler):
+    ...     def formula(self, epoch, base_lrs, xp):
+    ...         return base_lrs * 0.5**epoch
+    >>> HalvingLR(base_lr=0.8).lr_at([0, 1, 3]).tolist()
+    [[0.800000011920929], [0.4000000059604645], [0.10000000149011612]]
+    """
+
+    optimizer: braintools.optim.OptaxOptimizer | None = None
+    max_groups: int | None = None
+
+    # The applied rates as a checkpoint brought them, until they are written again.
+    _restored_lrs: list[Array] | None = None
+    # Whether the optimizer's transformation has asked for the rate yet.
+    _was_called = False
+    # The epoch that the host stood at last, and its rates.
+    _latest: tuple[Any, list[Array]] = (None, [])
+    # The epoch at which param groups joined or left last, and the rates up to then.
+    _held: tuple[Any, list[Array]] = (None, [])
+    _kernel: Callable[[Any, int], tuple[Array, list[Array]]] | None = None
+    _not_copied = ("optimizer", "_restored_lrs", "_was_called", "_latest", "_held", "_kernel")
+
+    def __init__(self, base_lr: Rates = 1e-3, last_epoch: int = 0) -> None:
+        if isinstance(base_lr, braintools.optim.Optimizer):
+            raise TypeError(
+                f"base_lr must be a rate, got the optimizer {type(base_lr).__name__}. The order "
+                f"here is {type(self).__name__}({', '.join(_config.parameters(type(self)))}); "
+                f"give the scheduler to the optimizer: "
+                f"{type(base_lr).__name__}(lr=scheduler)"
+            )
+        self.base_lr = base_lr
+        self._listed_lrs = _check.base_rates("base_lr", base_lr)
+        self._given_lrs: dict[int, Rate] = {}
+        epoch = _check.epoch("last_epoch", last_epoch)
+        self._first_epoch = epoch
+        self.last_epoch = EpochState(epoch)
+        self._current_lrs = RatesState([])
+        self._resize(len(self._listed_lrs), {})
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        _config.register(cls)
+        register_graph_node_type(
+            type=cls,
+            flatten=_flatten,
+            set_key=_set_state,
+            pop_key=lambda node, key: node.__dict__.pop(key),
+            create_empty=lambda blueprint: blueprint.build(),
+            clear=lambda node: None,
+        )
+
+    # The schedule
+
+    @abstractmethod
+    def formula(
+        self,
+        epoch: Int[Array, "*epoch 1"],
+        base_lrs: Float[Array, " groups"],
+        xp: ModuleType,
+    ) -> Float[Array, "*epoch groups"]:
+        """Return the rates of every param group: the one method that a schedule writes.
+
+        Parameters
+        ----------
+        epoch : integer array of shape ``(*epoch, 1)``
+            The epochs asked for, none below 0.
+        base_lrs : float64 array of shape ``(groups,)``
+            The base rate of each group.
+        xp : module
+            ``numpy``, or ``jax.numpy`` with 64-bit types enabled: what to calculate with.
+
+        Returns
+        -------
+        float64 array of shape ``(*epoch, groups)``
+            Not rounded; the base does that.
+        """
+        raise NotImplementedError
+
+    def lr_at(self, epoch: Any) -> Float[Array, "*epoch groups"]:
+        """Return the scheduled rates at any epoch, or at many.
+
+        Parameters
+        ----------
+        epoch : int, or sequence or array of int
+            Epochs; a traced or device array is not checked, and below 0 counts as 0.
+
+        Returns
+        -------
+        array of shape ``(*epoch.shape, n_groups)``
+            In the rate's dtype: a NumPy array for an epoch on the host.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If an epoch is not an integer, is negative or too large.
+        """
+        if isinstance(epoch, list | tuple | range):
+            epoch = np.asarray(epoch) if len(epoch) else np.zeros(0, epoch_dtype())
+        return self._rates(_check.epoch("epoch", epoch))
+
+    # Stepping
+
+    def step(self, epoch: Any = None) -> None:
+        """Go to the next epoch, or to ``epoch``, and apply its rates.
+
+        Parameters
+        ----------
+        epoch : int or integer scalar array, optional
+            The epoch to go to. A traced or device array is not checked, and below 0 counts as 0.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If ``epoch`` is not an integer, is negative or too large.
+        brainstate.TraceContextError
+            If called under a plain JAX transformation, which does not track States.
+        """
+        self._require_tracking("step()")
+        if epoch is None:
+            now, rates = self._advance(self.last_epoch.value, 1)
+        else:
+            now, rates = self._advance(_check.epoch("epoch", epoch), 0)
+        self.last_epoch.value = now
+        if not _same_on_host(rates, self._current_lrs.value):
+            self._current_lrs.value = rates
+        if type(now) is np.ndarray:
+            self._latest = (now, rates)
+
+    def step_epoch(self) -> None:
+        """Go to the next epoch: the same as :meth:`step` without an argument."""
+        self.step()
+
+    def apply(self, apply_fn: Callable[[Any], Any]) -> None:
+        """Apply ``apply_fn(rate)`` in place of each group's scheduled rate until the next step.
+
+        Parameters
+        ----------
+        apply_fn : callable
+            From a scalar rate to a scalar rate.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If a result is not a finite rate of at least 0; no rate changes then.
+        brainstate.TraceContextError
+            If called under a plain JAX transformation.
+        """
+        self._require_tracking("apply()")
+        self._current_lrs.value = [apply_fn(rate) for rate in self.get_lr()]
+
+    # What it shows
+
+    def get_lr(self) -> list[Array]:
+        """Return the scheduled rate of each param group at the present epoch."""
+        epoch = self.last_epoch.value
+        at, rates = self._latest
+        if at is not epoch:
+            _, rates = self._advance(epoch, 0)
+        return list(rates)
+
+    def get_last_lr(self) -> list[Array]:
+        """Return the applied rate of each param group."""
+        return list(self._current_lrs.value)
+
+    def __call__(self, count: Any) -> Array:
+        """Return minus the first group's applied rate, as ``optax.scale_by_schedule`` asks for.
+
+        ``count`` plays no part: the position is ``last_epoch``.
+        """
+        self._require_tracking("the optimizer's step")
+        self._was_called = True
+        return -self._current_lrs.value[0]
+
+    @property
+    def epoch(self) -> int:
+        """``last_epoch`` as an int; waits for the device where it is on one."""
+        return int(self.last_epoch.value)
+
+    @property
+    def base_lrs(self) -> list[Rate]:
+        """The base rate of each param group, and of those that a list ``base_lr`` waits for."""
+        count = max(self._n_groups, len(self._listed_lrs), *(g + 1 for g in self._given_lrs))
+        return [self._base_lr(group) for group in range(count)]
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The class and the arguments that rebuild this scheduler, in JSON types.
+
+        See Also
+        --------
+        from_config : the way back.
+        """
+        return _config.config(self)
+
+    def __repr__(self) -> str:
+        names = [name for name in _config.parameters(type(self)) if name != "last_epoch"]
+        arguments = [f"{name}={reprlib.repr(getattr(self, name))}" for name in names]
+        position = self.last_epoch.value
+        rates = ", ".join(str(rate) for rate in self._current_lrs.value)
+        arguments.append(f"last_epoch={position}")
+        return f"{type(self).__name__}({', '.join(arguments)})  # rates: {rates}"
+
+    # Param groups
+
+    def attach_optimizer(self, optimizer: braintools.optim.OptaxOptimizer) -> None:
+        """Own the rates of all of ``optimizer``'s param groups, present and to come.
+
+        ``SGD(lr=scheduler)`` does it by itself. An optimizer that was built with a plain rate, or
+        with another scheduler, applies this one's rates from here on. A scheduler that has an
+        optimizer already moves to the new one, with a warning.
+
+        Raises
+        ------
+        TypeError
+            If ``optimizer`` is not an ``OptaxOptimizer``.
+        ValueError
+            If there are more groups than the schedule has columns, or a group was added with an
+            ``lr=`` that differs from its entry in ``base_lr``.
+        """
+        _param_groups.join(self, optimizer)
+
+    def _base_lr(self, group: int) -> Rate:
+        given = self._given_lrs.get(group)
+        listed = self._listed_lrs
+        return listed[min(group, len(listed) - 1)] if given is None else given
+
+    def _check_group(self, group: int, lr: Any) -> Rate | None:
+        """Check that a param group may join with the base rate ``lr``; change nothing."""
+        if not _upstream.created_in_current_trace(self.last_epoch):
+            raise TraceContextError(
+                "a scheduler cannot take on a param group while a function is traced: the "
+                "compiled program would not know of it. Add the group outside, before the "
+                "training step is called; the next call traces again, once"
+            )
+        if self.max_groups is not None and group >= self.max_groups:
+            raise ValueError(
+                f"param group {group} has no rate: the schedule has columns for "
+                f"{self.max_groups} groups"
+            )
+        if lr is None:
+            return None
+        lr = _check.rate(f"lr of param group {group}", lr)
+        known = group < len(self._listed_lrs) or group in self._given_lrs
+        if known and not _equal_rates(self._base_lr(group), lr):
+            raise ValueError(
+                f"param group {group} was added with lr={lr}, but its base rate is "
+                f"{self._base_lr(group)}: give one of the two, or the same"
+            )
+        return None if known else lr
+
+    def _add_group(self, group: int, lr: Rate | None) -> None:
+        self._resize(group + 1, {group: lr})
+
+    def _resize(self, groups: int, given: dict[int, Rate | None]) -> None:
+        """Hold rates for ``groups`` param groups; those held already stay as they are."""
+        if self.max_groups is not None and groups > self.max_groups:
+            raise ValueError(
+                f"base_lr has {groups} entries, but the schedule has columns for "
+                f"{self.max_groups} param groups"
+            )
+        self._given_lrs.update({g: lr for g, lr in given.items() if lr is not None})
+        self._n_groups = groups
+        self._latest = (None, [])
+        parameters = jax.tree.leaves(
+            [getattr(self, name) for name in _config.parameters(type(self)) if name != "last_epoch"]
+            + list(self._given_lrs.values())
+        )
+        self._on_host = not any(isinstance(leaf, jax.Array) for leaf in parameters)
+        bases = [self._base_lr(group) for group in range(groups)]
+        self._bases = np.asarray(bases, np.float64) if self._on_host else bases
+        traced = any(isinstance(leaf, jax.core.Tracer) for leaf in parameters)
+        self._kernel = None if traced else jax.jit(self._advance_in_jax, static_argnums=1)
+        # A rate set by hand waits for its group, if the scheduler has moved, until the next step.
+        epoch, held = self._held
+        if epoch is not self.last_epoch.value:
+            held = []
+        held = self._current_lrs.value + held[len(self._current_lrs.value) :]
+        self._held = (self.last_epoch.value, held)
+        self._current_lrs.replace_structure((held + self.get_lr()[len(held) :])[:groups])
+
+    # Evaluation
+
+    def _advance(self, epoch: Array, increment: int) -> tuple[Array, list[Array]]:
+        """Return ``epoch + increment`` and its rates, where they are: host, device or trace."""
+        if self._on_host and isinstance(epoch, np.ndarray):
+            if increment:
+                if epoch.max() > largest_epoch() - increment:
+                    raise ValueError(f"last_epoch cannot go beyond {largest_epoch()}")
+                epoch = np.asarray(epoch + increment)
+            rates = self._rates(epoch)
+            return epoch, [rates[..., group] for group in range(self._n_groups)]
+        if self._kernel is None or isinstance(epoch, jax.core.Tracer):
+            return self._advance_in_jax(epoch, increment)
+        return self._kernel(epoch, increment)
+
+    def _advance_in_jax(self, epoch: Array, increment: int) -> tuple[Array, list[Array]]:
+        if increment:
+            epoch = epoch + increment
+        rates = self._rates(epoch, jnp)
+        return epoch, [
+            jax.lax.index_in_dim(rates, group, axis=-1, keepdims=False)
+            for group in range(self._n_groups)
+        ]
+
+    def _rates(
+        self, epoch: Int[Array, "*epoch"], xp: ModuleType | None = None
+    ) -> Float[Array, "*epoch groups"]:
+        """Evaluate the formula in float64 and round it once."""
+        dtype = rate_dtype()
+        if xp is None:
+            xp = np if self._on_host and isinstance(epoch, np.ndarray) else jnp
+        if xp is np:
+            return _rounded(self._unrounded(epoch, np), dtype, np)
+        with jax.enable_x64(True):
+            return _rounded(self._unrounded(epoch, jnp), dtype, jnp)
+
+    def _unrounded(self, epoch: Int[Array, "*epoch"], xp: ModuleType) -> Float[Array, "..."]:
+        if isinstance(self._bases, np.ndarray):
+            base_lrs = xp.asarray(self._bases)
+        else:
+            base_lrs = xp.stack([xp.asarray(base, np.float64) for base in self._bases])
+        return self.formula(epoch[..., None], base_lrs, xp)
+
+    def _require_tracking(self, what: str) -> None:
+        """Raise under a plain JAX transformation: it would drop what is written to the States."""
+        if _upstream.inside_brainstate_transform():
+            return
+        if not _upstream.created_in_current_trace(self.last_epoch):
+            raise TraceContextError(
+                f"{what} ran under a plain JAX transformation (jax.jit, jax.vmap, jax.grad, "
+                f"jax.lax.scan, ...), which cannot track the scheduler's States: the schedule "
+                f"would silently stand still. Use brainstate.transform.jit, vmap, grad, for_loop "
+                f"or scan instead. In pure JAX, optax or Flax code, where no State is tracked, "
+                f"make the rate a function of a step count that you carry: scheduler.lr_at(count)"
+            )
+
+    # Checkpoints and copies
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the position and the rates, as copies in 0-d NumPy arrays.
+
+        Returns
+        -------
+        dict
+            ``last_epoch``, ``base_lrs``, ``current_lrs`` (applied), ``scheduled_lrs`` (by the
+            schedule; where an applied rate differs, it was set by hand) and ``config``.
+        """
+        return _checkpoint.save(self)
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go to the position of a checkpoint and apply its rates, in the optimizer too.
+
+        The schedule and its base rates come from the code. Where they differ from the
+        checkpoint's, a warning names them, and the code's schedule holds from the restored epoch.
+
+        Parameters
+        ----------
+        state_dict : dict
+            What :meth:`state_dict` gave, as it is or as a file format made it: numbers or arrays,
+            lists or dicts keyed ``'0'``, ``'1'``. The dict of braintools' class of the same name
+            loads too: its position counts, and the rates are computed anew.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If anything in it is missing, unknown, or not as expected, or if the number of param
+            groups differs. Scheduler and optimizer are then as they were.
+        """
+        _checkpoint.load(self, state_dict)
+
+    def __getstate__(self) -> tuple[dict[str, Any], dict[str, tuple[type[State], Any]]]:
+        attributes, states = {}, {}
+        for name, value in self.__dict__.items():
+            if isinstance(value, State):
+                states[name] = (type(value), jax.tree.map(np.array, value.value))
+            elif name not in self._not_copied:
+                attributes[name] = value
+        return attributes, states
+
+    def __setstate__(self, state: Any) -> None:
+        attributes, states = state
+        self.__dict__.update(attributes)
+        self.__dict__.update({name: cls(value) for name, (cls, value) in states.items()})
+        self._resize(self._n_groups, {})
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "LRScheduler":
+        duplicate = type(self).__new__(type(self))
+        memo[id(self)] = duplicate
+        duplicate.__setstate__(copy.deepcopy(self.__getstate__(), memo))
+        return duplicate
+
+
+def _rounded(rates: Float[Array, "*shape"], dtype: Any, xp: ModuleType) -> Float[Array, "*shape"]:
+    """Round once; what is below the smallest normal number is 0, as compiled code has it."""
+    return xp.where(rates < smallest_rate(dtype), 0.0, rates).astype(dtype)
+
+
+def _same_on_host(rates: list[Array], others: list[Array]) -> bool:
+    """Whether both lists are on the host and equal; never waits for a device."""
+    return all(
+        type(rate) is np.ndarray and type(other) is np.ndarray and rate == other
+        for rate, other in zip(rates, others, strict=True)
+    )
+
+
+def _equal_rates(rate: Rate, other: Rate) -> bool:
+    """Whether two base rates are equal once rounded; those on a device or traced never are."""
+    if isinstance(rate, jax.Array) or isinstance(other, jax.Array):
+        return rate is other
+    return bool(rate_dtype().type(rate) == rate_dtype().type(other))
+
+
+# As a node of brainstate's graph, a scheduler has its own States for children and nothing else;
+# its arguments, arrays among them, stand in a blueprint that brainstate does not look into.
+
+
+class _Blueprint:
+    """What a copy of a scheduler through brainstate's graph needs besides the States."""
+
+    def __init__(self, scheduler: LRScheduler) -> None:
+        self._scheduler = scheduler
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Blueprint) and self._scheduler is other._scheduler
+
+    def __hash__(self) -> int:
+        return id(self._scheduler)
+
+    def build(self) -> LRScheduler:
+        """Return a copy without States and without an optimizer."""
+        original = self._scheduler
+        copied = type(original).__new__(type(original))
+        copied.__dict__.update(
+            {
+                name: value
+                for name, value in vars(original).items()
+                if name not in original._not_copied and not isinstance(value, State)
+            }
+        )
+        if original._kernel is not None:
+            copied._kernel = jax.jit(copied._advance_in_jax, static_argnums=1)
+        return copied
+
+
+def _flatten(scheduler: LRScheduler) -> tuple[list[tuple[str, State]], _Blueprint]:
+    states = [(name, v) for name, v in vars(scheduler).items() if isinstance(v, State)]
+    return sorted(states), _Blueprint(scheduler)
+
+
+def _set_state(scheduler: LRScheduler, name: str, value: Any) -> None:
+    present = vars(scheduler).get(name)
+    if isinstance(present, State) and isinstance(value, brainstate.TreefyState):
+        present.update_from_ref(value)
+    else:
+        scheduler.__dict__[name] = value

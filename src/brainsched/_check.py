@@ -1,0 +1,197 @@
+"""Checks of what a user passes in, each with a message that names the parameter and the element.
+
+A wrong type raises ``TypeError`` and a wrong value ``ValueError``. A bool is never a number.
+Traced and device arrays are checked by shape and dtype alone: their numbers are not known yet,
+or only after waiting for the device.
+"""
+
+import itertools
+import math
+import numbers
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from brainsched._types import Array, epoch_dtype, largest_epoch, rate_dtype
+
+LARGEST_RATE = float(np.finfo(np.float32).max)
+
+
+def _shown(value: Any) -> str:
+    return f"{value!r} ({type(value).__name__})"
+
+
+def unwrap(value: Any) -> Any:
+    """Turn a 0-d NumPy array into the scalar that it holds; leave all else alone."""
+    return value[()] if isinstance(value, np.ndarray) and value.ndim == 0 else value
+
+
+def _is_bool(value: Any) -> bool:
+    return isinstance(value, bool | np.bool_)
+
+
+def number(name: str, value: Any, *, largest: float = LARGEST_RATE) -> float:
+    """Return ``value`` as a float: a real number, finite, not negative, at most ``largest``."""
+    value = unwrap(value)
+    if _is_bool(value) or not isinstance(value, numbers.Real):
+        raise TypeError(f"{name} must be a number, got {_shown(value)}")
+    result = float(value)
+    if not math.isfinite(result) or result < 0:
+        raise ValueError(f"{name} must be finite and not negative, got {value!r}")
+    if result > largest:
+        raise ValueError(f"{name} must be at most {largest:.4g}, got {value!r}")
+    return result
+
+
+def _real_array(name: str, value: jax.Array) -> jax.Array:
+    real = jnp.issubdtype(value.dtype, jnp.floating) or jnp.issubdtype(value.dtype, jnp.integer)
+    if not real:
+        raise TypeError(f"{name} must hold real numbers, got an array of {value.dtype}")
+    return value
+
+
+def rate(name: str, value: Any) -> float | jax.Array:
+    """Return one rate: a float, or the scalar JAX array that was given."""
+    if not isinstance(value, jax.Array):
+        return number(name, value)
+    if value.ndim:
+        raise ValueError(f"{name} must be a scalar, got an array of shape {value.shape}")
+    return _real_array(name, value)
+
+
+def integer(name: str, value: Any) -> int:
+    """Return ``value`` as an int; a float is not one, even where it is whole."""
+    value = unwrap(value)
+    if _is_bool(value) or not isinstance(value, numbers.Integral):
+        raise TypeError(f"{name} must be an integer, got {_shown(value)}")
+    return int(value)
+
+
+def epoch_number(name: str, value: Any) -> int:
+    """Return ``value`` as an int that counts epochs: not negative, and within the dtype."""
+    result = integer(name, value)
+    if result < 0:
+        hint = ": the first epoch is 0 here" if result == -1 else ""
+        raise ValueError(f"{name} must not be negative, got {result}{hint}")
+    if result > largest_epoch():
+        raise ValueError(f"{name} must be at most {largest_epoch()}, got {result}")
+    return result
+
+
+def epoch(name: str, value: Any) -> Array:
+    """Return an epoch, or an array of them, in the dtype of ``last_epoch``.
+
+    Below 0 a JAX array counts as 0, since its numbers cannot be looked at.
+    """
+    if isinstance(value, jax.Array):
+        if not jnp.issubdtype(value.dtype, jnp.integer):
+            raise TypeError(f"{name} must hold integers, got an array of {value.dtype}")
+        return jnp.maximum(jax.lax.convert_element_type(value, epoch_dtype()), 0)
+    if isinstance(value, np.ndarray) and value.ndim:
+        if not np.issubdtype(value.dtype, np.integer):
+            raise TypeError(f"{name} must hold integers, got an array of {value.dtype}")
+        for extreme in (value.min(), value.max()) if value.size else ():
+            epoch_number(name, extreme)
+        return value.astype(epoch_dtype())
+    return np.asarray(epoch_number(name, value), epoch_dtype())
+
+
+def sequence(name: str, value: Any, of: str) -> list[Any]:
+    """Return the elements of a list, a tuple, a range, or a NumPy or JAX array."""
+    if isinstance(value, np.ndarray | jax.Array) and value.ndim:
+        return list(value)
+    if isinstance(value, Sequence) and not isinstance(value, str | bytes):
+        return list(value)
+    raise TypeError(f"{name} must be a sequence of {of}, got {_shown(value)}")
+
+
+def base_rates(name: str, value: Any) -> list[float | jax.Array]:
+    """Return the base rates: one number, or a sequence with an entry for each param group."""
+    value = unwrap(value)
+    if isinstance(value, jax.Array) and value.ndim > 1:
+        raise ValueError(f"{name} must have one axis at most, got the shape {value.shape}")
+    if isinstance(value, numbers.Real) or (isinstance(value, jax.Array) and value.ndim == 0):
+        return [rate(name, value)]
+    entries = sequence(name, value, "numbers, or one number")
+    if not entries:
+        raise ValueError(f"{name} must have at least one rate, got an empty sequence")
+    return [rate(f"{name}[{i}]", entry) for i, entry in enumerate(entries)]
+
+
+def boundaries(name: str, value: Any) -> np.ndarray:
+    """Return epochs in strictly ascending order, in the dtype of ``last_epoch``."""
+    if isinstance(value, jax.core.Tracer):
+        raise TypeError(f"{name} must be known when the schedule is built, got a traced array")
+    entries = list(np.asarray(value)) if isinstance(value, jax.Array) else value
+    entries = sequence(name, entries, "integers")
+    result = [epoch_number(f"{name}[{i}]", entry) for i, entry in enumerate(entries)]
+    for i, (left, right) in enumerate(itertools.pairwise(result), start=1):
+        if right <= left:
+            raise ValueError(
+                f"{name} must be in ascending order without repeats, "
+                f"got {name}[{i}] = {right} after {left}"
+            )
+    return np.asarray(result, epoch_dtype())
+
+
+def table(name: str, value: Any, rows: int) -> Array:
+    """Return one multiplier for each of ``rows`` phases, or a row of them, one a param group.
+
+    Returns
+    -------
+    array of shape ``(rows,)`` or ``(rows, groups)``
+        In float64; if it or an entry is a JAX array, such an array, in its dtype or the rate's.
+    """
+    if isinstance(value, jax.Array):
+        if value.ndim not in (1, 2):
+            raise ValueError(f"{name} must have one or two axes, got the shape {value.shape}")
+        result: Array = _real_array(name, value)
+        _count(name, len(result), rows)
+    else:
+        entries = sequence(name, value, "numbers, or of rows of numbers")
+        _count(name, len(entries), rows)
+        result = _rows(name, entries)
+    if result.ndim == 2 and result.shape[1] == 0:
+        raise ValueError(f"{name} must have a column for each param group, got empty rows")
+    return result
+
+
+def _count(name: str, found: int, expected: int) -> None:
+    if found != expected:
+        raise ValueError(
+            f"{name} must have one entry more than there are boundaries: "
+            f"{expected} for {expected - 1} boundaries, got {found}"
+        )
+
+
+def _rows(name: str, entries: list[Any]) -> Array:
+    """Stack numbers, or rows of them; any of them may be a scalar JAX array."""
+    if not any(map(_is_row, entries)):
+        return _stack([rate(f"{name}[{i}]", entry) for i, entry in enumerate(entries)])
+    width = None
+    result = []
+    for i, entry in enumerate(entries):
+        row = sequence(f"{name}[{i}]", entry, "numbers, one for each param group")
+        if width not in (None, len(row)):
+            raise ValueError(
+                f"{name} must have rows of equal length, "
+                f"got {len(row)} in {name}[{i}] and {width} in {name}[0]"
+            )
+        width = len(row)
+        result.append(_stack([rate(f"{name}[{i}][{j}]", v) for j, v in enumerate(row)]))
+    return _stack(result)
+
+
+def _is_row(entry: Any) -> bool:
+    if isinstance(entry, np.ndarray | jax.Array):
+        return entry.ndim > 0
+    return isinstance(entry, Sequence) and not isinstance(entry, str | bytes)
+
+
+def _stack(entries: Sequence[Any]) -> Array:
+    if any(isinstance(entry, jax.Array) for entry in entries):
+        return jnp.stack([jnp.asarray(entry, rate_dtype()) for entry in entries])
+    return np.asarray(entries, np.float64)

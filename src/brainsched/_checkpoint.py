@@ -1,0 +1,110 @@
+"""What a scheduler saves, and how it comes back: checked as a whole, and written only then."""
+
+import warnings
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import jax
+import numpy as np
+
+from brainsched import _check, _config
+from brainsched._types import rate_dtype
+
+if TYPE_CHECKING:
+    from brainsched._base import LRScheduler
+
+_BRAINTOOLS_KEYS = ("last_epoch", "base_lrs", "current_lrs")
+_KEYS = (*_BRAINTOOLS_KEYS, "scheduled_lrs", "config")
+
+
+def save(scheduler: "LRScheduler") -> dict[str, Any]:
+    """Return the state of ``scheduler``: see :meth:`LRScheduler.state_dict`."""
+
+    def copies(values: list[Any]) -> list[np.ndarray]:
+        return [np.array(value) for value in values]
+
+    return {
+        "last_epoch": np.array(scheduler.last_epoch.value),
+        "base_lrs": copies(scheduler.base_lrs),
+        "current_lrs": copies(scheduler.get_last_lr()),
+        "scheduled_lrs": copies(scheduler.get_lr()),
+        "config": scheduler.config,
+    }
+
+
+def load(scheduler: "LRScheduler", state_dict: Mapping[str, Any]) -> None:
+    """Restore what :func:`save` returned: see :meth:`LRScheduler.load_state_dict`."""
+    _check_keys(state_dict)
+    epoch = _check.epoch("state_dict['last_epoch']", _on_host(state_dict["last_epoch"]))
+    if epoch.ndim:
+        raise ValueError(f"state_dict['last_epoch'] must be a scalar, got the shape {epoch.shape}")
+    base_lrs = _rates(state_dict, "base_lrs")
+    applied = _rates(state_dict, "current_lrs")
+    now, rates = scheduler._advance(np.asarray(epoch), 0)
+
+    if "config" in state_dict:
+        scheduled = _rates(state_dict, "scheduled_lrs")
+        _check_groups("current_lrs", applied, scheduler)
+        _check_groups("scheduled_lrs", scheduled, scheduler)
+        changed = _changed(scheduler, state_dict["config"], base_lrs)
+        if changed:
+            warnings.warn(
+                f"the checkpoint was saved with another schedule: {', '.join(changed)} changed. "
+                f"The schedule of the code holds from epoch {int(epoch)} on",
+                UserWarning,
+                stacklevel=3,
+            )
+        else:
+            rates = [
+                rate if hand == plan else np.asarray(hand, rate_dtype())
+                for rate, hand, plan in zip(rates, applied, scheduled, strict=True)
+            ]
+    scheduler.last_epoch.value = now
+    scheduler._current_lrs.value = rates
+    scheduler._restored_lrs = scheduler._current_lrs.value
+
+
+def _on_host(value: Any) -> Any:
+    return np.asarray(value) if isinstance(value, jax.Array) else value
+
+
+def _check_keys(state_dict: Any) -> None:
+    if not isinstance(state_dict, Mapping):
+        raise TypeError(f"state_dict must be a dict, got {type(state_dict).__name__}")
+    expected = _KEYS if {"scheduled_lrs", "config"} & set(state_dict) else _BRAINTOOLS_KEYS
+    for key in expected:
+        if key not in state_dict:
+            raise ValueError(f"state_dict has no {key!r}; expected {', '.join(expected)}")
+    for key in state_dict:
+        if key not in expected:
+            raise ValueError(f"state_dict has an unknown key {key!r}; expected {', '.join(_KEYS)}")
+
+
+def _rates(state_dict: Mapping[str, Any], key: str) -> list[float]:
+    name = f"state_dict[{key!r}]"
+    entries = _check.sequence(name, _config.as_list(state_dict[key]), "rates, one a param group")
+    return [_check.number(f"{name}[{i}]", _on_host(rate)) for i, rate in enumerate(entries)]
+
+
+def _check_groups(key: str, rates: list[float], scheduler: "LRScheduler") -> None:
+    if len(rates) != scheduler._n_groups:
+        raise ValueError(
+            f"state_dict[{key!r}] has the rates of {len(rates)} param groups, but the scheduler "
+            f"has {scheduler._n_groups}: add the groups to the optimizer first, then load"
+        )
+
+
+def _changed(scheduler: "LRScheduler", saved: Any, base_lrs: list[float]) -> list[str]:
+    """Return what the code has changed since the checkpoint; raise if it is another class's."""
+    if not isinstance(saved, Mapping):
+        raise TypeError(f"state_dict['config'] must be a dict, got {type(saved).__name__}")
+    present = scheduler.config
+    if saved.get("class") != present["class"]:
+        raise ValueError(
+            f"state_dict['config']['class'] is {saved.get('class')!r}, but this scheduler is a "
+            f"{present['class']}"
+        )
+    changed = _config.differences(saved, present)
+    if not changed and base_lrs != [float(rate) for rate in scheduler.base_lrs]:
+        changed = ["base_lrs"]
+    return changed

@@ -1,0 +1,133 @@
+"""A scheduler's arguments as plain JSON types, and the way back from them."""
+
+import inspect
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import jax
+import numpy as np
+
+if TYPE_CHECKING:
+    from brainsched._base import LRScheduler
+
+_classes: dict[str, "type[LRScheduler]"] = {}
+
+
+def register(cls: "type[LRScheduler]") -> None:
+    """Let :func:`from_config` find a scheduler class by its name."""
+    _classes[cls.__name__] = cls
+
+
+def parameters(cls: "type[LRScheduler]") -> list[str]:
+    """Return the names of the constructor's parameters."""
+    return list(inspect.signature(cls.__init__).parameters)[1:]
+
+
+def config(scheduler: "LRScheduler") -> dict[str, Any]:
+    """Return the class and the constructor's arguments of ``scheduler``, in JSON types."""
+    arguments = {name: getattr(scheduler, name) for name in parameters(type(scheduler))}
+    arguments["last_epoch"] = scheduler._first_epoch
+    plain = {name: _plain(name, value) for name, value in arguments.items()}
+    return {"class": type(scheduler).__name__, **plain}
+
+
+def from_config(config: Mapping[str, Any]) -> "LRScheduler":
+    """Build a scheduler from its ``config``, as from a YAML or a JSON file.
+
+    Parameters
+    ----------
+    config : mapping
+        The name of a scheduler class under ``'class'``, and the arguments of its constructor. An
+        argument that is itself such a mapping becomes a scheduler.
+
+    Returns
+    -------
+    LRScheduler
+        A new scheduler, at the ``last_epoch`` of the config: 0 where it says nothing.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If the class or an argument is unknown, or an argument is refused by the class.
+
+    Examples
+    --------
+    >>> import brainsched
+    >>> scheduler = brainsched.from_config(
+    ...     {"class": "PiecewiseConstantSchedule", "base_lr": 0.5,
+    ...      "boundaries": [10], "values": [1.0, 0.5]}
+    ... )
+    >>> scheduler.lr_at(10).item()
+    0.25
+    """
+    if not isinstance(config, Mapping):
+        raise TypeError(f"config must be a mapping, got {type(config).__name__}")
+    arguments = dict(config)
+    name = arguments.pop("class", None)
+    if name not in _classes:
+        known = ", ".join(sorted(_classes))
+        raise ValueError(f"config['class'] must be one of {known}; got {name!r}")
+    cls = _classes[name]
+    accepted = parameters(cls)
+    for argument in arguments:
+        if argument not in accepted:
+            raise ValueError(f"{name} has no argument {argument!r}; it has {', '.join(accepted)}")
+    return cls(**{argument: _built(value) for argument, value in arguments.items()})
+
+
+def differences(saved: Any, present: Mapping[str, Any]) -> list[str]:
+    """Return the names of the arguments that differ; where to begin is not one of them."""
+    names = [*present, *(name for name in saved if name not in present)]
+    return [
+        name
+        for name in names
+        if name != "last_epoch" and not _same(saved.get(name), present.get(name))
+    ]
+
+
+def _built(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return from_config(value)
+    if isinstance(value, list):
+        return [_built(entry) for entry in value]
+    return value
+
+
+def _plain(name: str, value: Any) -> Any:
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    if isinstance(value, jax.core.Tracer):
+        raise TypeError(f"{name} is traced, so that the scheduler has no config")
+    if hasattr(value, "config"):
+        return value.config
+    if isinstance(value, np.ndarray | np.generic | jax.Array):
+        return np.asarray(value).tolist()
+    if isinstance(value, Sequence):
+        return [_plain(f"{name}[{i}]", entry) for i, entry in enumerate(value)]
+    raise TypeError(f"{name} has no form in a config: {value!r}")
+
+
+def as_list(value: Any) -> Any:
+    """Turn a dict keyed '0', '1', ..., which some formats make of a list, back into a list."""
+    if isinstance(value, Mapping) and set(value) == {str(i) for i in range(len(value))}:
+        return [value[str(i)] for i in range(len(value))]
+    return value
+
+
+def _same(saved: Any, present: Any) -> bool:
+    """Whether two parts of configs say the same, in whatever types a file format left them."""
+    saved = as_list(saved)
+    if isinstance(saved, np.ndarray | np.generic | jax.Array):
+        saved = np.asarray(saved).tolist()
+    if isinstance(present, Mapping):
+        return isinstance(saved, Mapping) and not differences(saved, present)
+    if isinstance(present, list):
+        return (
+            isinstance(saved, list)
+            and len(saved) == len(present)
+            and all(map(_same, saved, present))
+        )
+    if isinstance(present, float) and isinstance(saved, float | int):
+        return math.isclose(saved, present, rel_tol=0, abs_tol=0)
+    return bool(saved == present)

@@ -1,0 +1,73 @@
+"""The States of a scheduler, which keep one dtype and one placement whoever writes into them.
+
+A State whose dtype, weak type or committed sharding changes between two calls makes JAX trace
+or compile the user's training step again. So what is written is brought into one form first.
+"""
+
+import math
+from typing import Any
+
+import jax
+import numpy as np
+
+from brainsched import _check
+from brainsched._types import Array, epoch_dtype, rate_dtype
+from brainsched._upstream import NormalisedState
+
+
+def _strongly_typed(value: jax.Array, dtype: Any) -> jax.Array:
+    if value.dtype == dtype and not value.weak_type:
+        return value
+    return jax.lax.convert_element_type(value, dtype)
+
+
+def _placed_like(value: np.ndarray, former: Any) -> Array:
+    """Put a host value where the former one was committed to, if it was."""
+    if type(former) is np.ndarray or not isinstance(former, jax.Array):
+        return value
+    if isinstance(former, jax.core.Tracer) or not former.committed:
+        return value
+    return jax.device_put(value, former.sharding)
+
+
+class EpochState(NormalisedState):
+    """``last_epoch``: a scalar integer, on the host or on a device."""
+
+    def normalise(self, value: Any, former: Any) -> Array:
+        """Return ``value`` in the epoch's dtype; below 0 on the host is an error."""
+        dtype = epoch_dtype()
+        if isinstance(value, jax.Array):
+            if not np.issubdtype(value.dtype, np.integer):
+                raise TypeError(f"last_epoch must hold an integer, got an array of {value.dtype}")
+            return _strongly_typed(value, dtype)
+        is_normal = type(value) is np.ndarray and value.dtype == dtype and value.ndim == 0
+        if not (is_normal and value >= 0):
+            value = np.asarray(_check.epoch("last_epoch", value))
+        return _placed_like(value, former)
+
+
+class RatesState(NormalisedState):
+    """``current_lrs``: a list of scalars, the rate of each param group."""
+
+    def normalise(self, value: Any, former: Any) -> list[Array]:
+        """Return ``value`` in the rate's dtype, with as many entries as ``former`` has."""
+        if not isinstance(value, list | tuple):
+            raise TypeError(f"current_lrs must be a list of rates, got {type(value).__name__}")
+        if not isinstance(former, list):
+            former = [None] * len(value)
+        if len(value) != len(former):
+            raise ValueError(
+                f"current_lrs must have one rate for each of the {len(former)} param groups, "
+                f"got {len(value)}: add the groups to the optimizer first"
+            )
+        dtype = rate_dtype()
+        return [_rate(group, value[group], former[group], dtype) for group in range(len(value))]
+
+
+def _rate(group: int, value: Any, former: Any, dtype: np.dtype) -> Array:
+    if isinstance(value, jax.Array):
+        return _strongly_typed(value, dtype)
+    is_normal = type(value) is np.ndarray and value.dtype == dtype and value.ndim == 0
+    if not (is_normal and 0 <= value < math.inf):
+        value = np.asarray(_check.number(f"current_lrs[{group}]", value), dtype)
+    return _placed_like(value, former)

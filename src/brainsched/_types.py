@@ -1,0 +1,37 @@
+"""The array types and dtypes that every module shares."""
+
+from collections.abc import Sequence
+
+import jax
+import numpy as np
+
+Array = np.ndarray | jax.Array
+
+Rate = float | np.ndarray | jax.Array
+Rates = Rate | Sequence[Rate]
+
+
+_FLOAT32, _FLOAT64 = np.dtype(np.float32), np.dtype(np.float64)
+_INT32, _INT64 = np.dtype(np.int32), np.dtype(np.int64)
+_SMALLEST = {dtype: float(np.finfo(dtype).tiny) for dtype in (_FLOAT32, _FLOAT64)}
+_LARGEST = {dtype: int(np.iinfo(dtype).max) for dtype in (_INT32, _INT64)}
+
+
+def rate_dtype() -> np.dtype:
+    """Return the dtype of a learning rate: float32, or float64 under ``jax_enable_x64``."""
+    return _FLOAT64 if jax.config.read("jax_enable_x64") else _FLOAT32
+
+
+def epoch_dtype() -> np.dtype:
+    """Return the dtype of ``last_epoch``: int32, or int64 under ``jax_enable_x64``."""
+    return _INT64 if jax.config.read("jax_enable_x64") else _INT32
+
+
+def smallest_rate(dtype: np.dtype) -> float:
+    """Return the smallest rate that is not 0: the smallest normal number of ``dtype``."""
+    return _SMALLEST[dtype]
+
+
+def largest_epoch() -> int:
+    """Return the largest epoch that ``last_epoch`` can hold."""
+    return _LARGEST[epoch_dtype()]

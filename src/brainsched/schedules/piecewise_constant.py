@@ -1,0 +1,82 @@
+"""Rates that stay the same within a stage and change at its boundaries."""
+
+from collections.abc import Sequence
+from types import ModuleType
+
+from jaxtyping import Float, Int
+
+from brainsched import _check
+from brainsched._base import LRScheduler
+from brainsched._types import Array, Rates
+
+
+class PiecewiseConstantSchedule(LRScheduler):
+    r"""A rate that is constant within each stage of the training.
+
+    .. math::
+
+        \eta_t = \eta_\text{base} \, v_i, \quad i = |\{\, b \in \text{boundaries} : b \le t \,\}|
+
+    so that stage :math:`i` holds from ``boundaries[i - 1]``, included, to ``boundaries[i]``.
+
+    Parameters
+    ----------
+    base_lr : float or sequence of float
+        The rate at multiplier 1, of every param group or one for each.
+    boundaries : sequence of int, optional
+        The epochs at which a new stage begins, ascending. Default: ``[1000, 2000]``.
+    values : sequence of float, or of rows of float, optional
+        The multiplier of each stage: one more than there are boundaries. With a row for each
+        stage and a column for each param group, every group follows stages of its own. 0.0
+        freezes a group's parameters; an adaptive optimizer still gathers its moments. Default:
+        ``[1.0, 0.1, 0.01]``.
+    last_epoch : int
+        The epoch to begin at.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is not as described; the message names the element.
+
+    Notes
+    -----
+    ``values`` are multipliers. The class of this name in braintools 0.3.0 takes them for rates
+    and ignores ``base_lr``: what was written for it needs ``base_lr=1.0`` here.
+
+    ``base_lr`` and ``values`` may be traced or device arrays, to sweep schedules with ``vmap`` or
+    to tune them by gradient.
+
+    Examples
+    --------
+    >>> import brainsched
+    >>> scheduler = brainsched.PiecewiseConstantSchedule(
+    ...     base_lr=0.5, boundaries=[30, 60], values=[1.0, 0.5, 0.25])
+    >>> scheduler.lr_at([29, 30, 59, 60]).ravel().tolist()
+    [0.5, 0.25, 0.25, 0.125]
+    """
+
+    def __init__(
+        self,
+        base_lr: Rates = 1e-3,
+        boundaries: Sequence[int] | Array | None = None,
+        values: Sequence[float] | Sequence[Sequence[float]] | Array | None = None,
+        last_epoch: int = 0,
+    ) -> None:
+        self.boundaries = [1000, 2000] if boundaries is None else boundaries
+        self.values = [1.0, 0.1, 0.01] if values is None else values
+        self._boundaries = _check.boundaries("boundaries", self.boundaries)
+        table = _check.table("values", self.values, len(self._boundaries) + 1)
+        self.max_groups = table.shape[1] if table.ndim == 2 else None
+        self._multipliers = table if table.ndim == 2 else table[:, None]
+        super().__init__(base_lr, last_epoch)
+
+    def formula(
+        self,
+        epoch: Int[Array, "*epoch 1"],
+        base_lrs: Float[Array, " groups"],
+        xp: ModuleType,
+    ) -> Float[Array, "*epoch groups"]:
+        """Look the stage up and multiply; see :meth:`LRScheduler.formula`."""
+        stage = xp.asarray(self._boundaries).searchsorted(epoch[..., 0], side="right")
+        multipliers = xp.asarray(self._multipliers).take(stage, axis=0, mode="clip")
+        return base_lrs * multipliers[..., : len(base_lrs)]
