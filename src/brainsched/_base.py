@@ -373,8 +373,7 @@ class LRScheduler(Node, braintools.optim.LRScheduler):
         return self._kernel(epoch, increment)
 
     def _advance_in_jax(self, epoch: Array, increment: int) -> tuple[Array, list[Array]]:
-        if increment:
-            epoch = epoch + increment
+        epoch = jnp.add(epoch, increment) if increment else epoch
         rates = self._rates(epoch, jnp)
         return epoch, [
             jax.lax.index_in_dim(rates, group, axis=-1, keepdims=False)

@@ -105,6 +105,10 @@ def _changed(scheduler: "LRScheduler", saved: Any, base_lrs: list[float]) -> lis
             f"{present['class']}"
         )
     changed = _config.differences(saved, present)
-    if not changed and base_lrs != [float(rate) for rate in scheduler.base_lrs]:
-        changed = ["base_lrs"]
-    return changed
+    if changed:
+        return changed
+    present_lrs = [float(rate) for rate in scheduler.base_lrs]
+    same = len(base_lrs) == len(present_lrs) and all(
+        map(_config.same_number, base_lrs, present_lrs)
+    )
+    return [] if same else ["base_lrs"]

@@ -129,5 +129,10 @@ def _same(saved: Any, present: Any) -> bool:
             and all(map(_same, saved, present))
         )
     if isinstance(present, float) and isinstance(saved, float | int):
-        return math.isclose(saved, present, rel_tol=0, abs_tol=0)
+        return same_number(saved, present)
     return bool(saved == present)
+
+
+def same_number(saved: float, present: float) -> bool:
+    """Whether two numbers are the same in float32, which some formats round to."""
+    return math.isclose(saved, present, rel_tol=np.finfo(np.float32).eps / 2)

@@ -1,0 +1,160 @@
+"""Bad input raises at once, and the message names parameter, element and what is accepted."""
+
+import braintools
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from brainsched import PiecewiseConstantSchedule
+
+NAN, INF = float("nan"), float("inf")
+TOO_LATE = 2**31
+
+BAD_ARGUMENTS = [
+    # boundaries
+    ({"boundaries": [10, 30.0]}, TypeError, r"boundaries\[1\] must be an integer, got 30.0"),
+    ({"boundaries": np.array([1.0, 2.0])}, TypeError, r"boundaries\[0\] must be an integer"),
+    ({"boundaries": [True, 2]}, TypeError, r"boundaries\[0\] must be an integer, got True"),
+    ({"boundaries": ["1", 2]}, TypeError, r"boundaries\[0\] must be an integer, got '1'"),
+    ({"boundaries": [1, NAN]}, TypeError, r"boundaries\[1\] must be an integer, got nan"),
+    ({"boundaries": [-3, 2]}, ValueError, r"boundaries\[0\] must not be negative, got -3"),
+    ({"boundaries": [20, 10]}, ValueError, r"ascending order.*boundaries\[1\] = 10 after 20"),
+    ({"boundaries": [10, 10]}, ValueError, r"without repeats.*boundaries\[1\] = 10 after 10"),
+    ({"boundaries": [1, TOO_LATE]}, ValueError, r"boundaries\[1\] must be at most 2147483647"),
+    ({"boundaries": 10}, TypeError, r"boundaries must be a sequence of integers, got 10"),
+    ({"boundaries": "10"}, TypeError, r"boundaries must be a sequence of integers, got '10'"),
+    ({"boundaries": {1, 2}}, TypeError, r"boundaries must be a sequence of integers"),
+    # values
+    ({"values": [1.0, NAN, 0.1]}, ValueError, r"values\[1\] must be finite and not negative"),
+    ({"values": [1.0, 0.1, INF]}, ValueError, r"values\[2\] must be finite.*got inf"),
+    ({"values": [1.0, -0.1, 0.1]}, ValueError, r"values\[1\] must be .*not negative, got -0.1"),
+    ({"values": [1.0, "0.1", 0.1]}, TypeError, r"values\[1\] must be a number, got '0.1'"),
+    ({"values": [True, 0.1, 0.1]}, TypeError, r"values\[0\] must be a number, got True"),
+    ({"values": [1.0, 1j, 0.1]}, TypeError, r"values\[1\] must be a number, got 1j"),
+    ({"values": [1e39, 1.0, 1.0]}, ValueError, r"values\[0\] must be at most 3.403e\+38"),
+    ({"values": [1.0, 0.1]}, ValueError, r"one entry more than .*: 3 for 2 boundaries, got 2"),
+    ({"boundaries": [5]}, ValueError, r"values must have one entry more.*: 2 for 1 .*, got 3"),
+    ({"values": 0.1}, TypeError, r"values must be a sequence of numbers, or of rows"),
+    ({"values": [[1, 2], [1], [1, 2]]}, ValueError, r"rows of equal length, got 1 in values\[1\]"),
+    ({"values": [[1, 2], 3, [1, 2]]}, TypeError, r"values\[1\] must be a sequence of numbers"),
+    ({"values": [[1, 2], [1, NAN], [1, 2]]}, ValueError, r"values\[1\]\[1\] must be finite"),
+    ({"values": [[], [], []]}, ValueError, r"values must have a column for each param group"),
+    ({"values": jnp.ones((3, 2, 1))}, ValueError, r"one or two axes, got the shape \(3, 2, 1\)"),
+    ({"values": jnp.ones(2)}, ValueError, r"one entry more than there are boundaries"),
+    ({"values": jnp.ones(3, bool)}, TypeError, r"values must hold real numbers, got .* bool"),
+    # base_lr
+    ({"base_lr": -0.1}, ValueError, r"base_lr must be finite and not negative, got -0.1"),
+    ({"base_lr": NAN}, ValueError, r"base_lr must be finite and not negative, got nan"),
+    ({"base_lr": INF}, ValueError, r"base_lr must be finite and not negative, got inf"),
+    ({"base_lr": "0.1"}, TypeError, r"base_lr must be a sequence of numbers, or one number"),
+    ({"base_lr": None}, TypeError, r"base_lr must be a sequence of numbers, or one number"),
+    ({"base_lr": True}, TypeError, r"base_lr must be a number, got True"),
+    ({"base_lr": []}, ValueError, r"base_lr must have at least one rate"),
+    ({"base_lr": [0.1, -1]}, ValueError, r"base_lr\[1\] must be finite and not negative, got -1"),
+    ({"base_lr": [0.1, "x"]}, TypeError, r"base_lr\[1\] must be a number, got 'x'"),
+    ({"base_lr": np.array([0.1, NAN])}, ValueError, r"base_lr\[1\] must be finite"),
+    ({"base_lr": np.bool_(True)}, TypeError, r"base_lr"),
+    ({"base_lr": jnp.ones((2, 2))}, ValueError, r"base_lr must have one axis at most"),
+    (
+        {"base_lr": [0.1, 0.1, 0.1], "values": [[1, 1], [1, 1], [1, 1]]},
+        ValueError,
+        r"base_lr has 3 entries, but the schedule has columns for 2 param groups",
+    ),
+    # last_epoch
+    ({"last_epoch": -1}, ValueError, r"last_epoch .* negative, got -1: the first epoch is 0 here"),
+    ({"last_epoch": -2}, ValueError, r"last_epoch must not be negative, got -2$"),
+    ({"last_epoch": 1.5}, TypeError, r"last_epoch must be an integer, got 1.5"),
+    ({"last_epoch": True}, TypeError, r"last_epoch must be an integer, got True"),
+    ({"last_epoch": "3"}, TypeError, r"last_epoch must be an integer, got '3'"),
+    ({"last_epoch": None}, TypeError, r"last_epoch must be an integer, got None"),
+    ({"last_epoch": TOO_LATE}, ValueError, r"last_epoch must be at most 2147483647"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "error", "message"), BAD_ARGUMENTS)
+def test_bad_argument_raises_when_the_scheduler_is_built(arguments, error, message):
+    with pytest.raises(error, match=message):
+        PiecewiseConstantSchedule(**arguments)
+
+
+BAD_EPOCHS = [
+    (-1, ValueError, r"epoch must not be negative, got -1: the first epoch is 0 here"),
+    (-7, ValueError, r"epoch must not be negative, got -7"),
+    (1.5, TypeError, r"epoch must be an integer, got 1.5"),
+    (3.0, TypeError, r"epoch must be an integer, got 3.0"),
+    (NAN, TypeError, r"epoch must be an integer, got nan"),
+    (True, TypeError, r"epoch must be an integer, got True"),
+    ("3", TypeError, r"epoch must be an integer, got '3'"),
+    (TOO_LATE, ValueError, r"epoch must be at most 2147483647, got 2147483648"),
+    (jnp.array(1.0), TypeError, r"epoch must hold integers, got an array of float32"),
+    (np.array([0.5]), TypeError, r"epoch must hold integers, got an array of float64"),
+]
+
+
+@pytest.mark.parametrize(("epoch", "error", "message"), BAD_EPOCHS)
+@pytest.mark.parametrize("method", ["step", "lr_at"])
+def test_bad_epoch_raises_and_leaves_the_scheduler_where_it_was(method, epoch, error, message):
+    scheduler = PiecewiseConstantSchedule(last_epoch=1500)
+    with pytest.raises(error, match=message):
+        getattr(scheduler, method)(epoch)
+    assert scheduler.epoch == 1500
+    assert scheduler.get_last_lr() == [np.float32(1e-4)]
+
+
+@pytest.mark.parametrize("epochs", [[0, 1.5], [True, False], np.array([0, -1]), [0, TOO_LATE]])
+def test_bad_epoch_among_many_raises(epochs):
+    with pytest.raises((TypeError, ValueError), match="epoch must"):
+        PiecewiseConstantSchedule().lr_at(epochs)
+
+
+def test_a_step_beyond_the_last_epoch_raises():
+    scheduler = PiecewiseConstantSchedule(last_epoch=TOO_LATE - 1)
+    with pytest.raises(ValueError, match="last_epoch cannot go beyond 2147483647"):
+        scheduler.step()
+    assert scheduler.epoch == TOO_LATE - 1
+
+
+def test_traced_boundaries_raise():
+    with pytest.raises(TypeError, match="boundaries must be known when the schedule is built"):
+        jax.jit(lambda b: PiecewiseConstantSchedule(0.1, b, [1.0, 0.1]).lr_at(0))(jnp.array([3]))
+
+
+def test_an_optimizer_in_the_place_of_base_lr_is_told_the_order():
+    order = r"PiecewiseConstantSchedule\(base_lr, boundaries, values, last_epoch\).*Adam\(lr="
+    with pytest.raises(TypeError, match=order):
+        PiecewiseConstantSchedule(braintools.optim.Adam(0.1), [30, 60], [1.0, 0.1, 0.01])
+
+
+@pytest.mark.parametrize(
+    ("result", "error", "message"),
+    [
+        (-1.0, ValueError, r"current_lrs\[0\] must be finite and not negative, got -1.0"),
+        (NAN, ValueError, r"current_lrs\[0\] must be finite"),
+        (INF, ValueError, r"current_lrs\[0\] must be finite"),
+        ("0.1", TypeError, r"current_lrs\[0\] must be a number, got '0.1'"),
+        (True, TypeError, r"current_lrs\[0\] must be a number, got True"),
+        (None, TypeError, r"current_lrs\[0\] must be a number, got None"),
+    ],
+)
+def test_bad_rate_set_by_hand_raises_and_changes_nothing(result, error, message):
+    scheduler = PiecewiseConstantSchedule(0.1)
+    with pytest.raises(error, match=message):
+        scheduler.apply(lambda rate: result)
+    with pytest.raises(error, match=message):
+        scheduler.current_lrs.value = [result]
+    assert scheduler.get_last_lr() == [np.float32(0.1)]
+
+
+def test_rates_of_another_number_of_groups_raise():
+    scheduler = PiecewiseConstantSchedule(0.1)
+    with pytest.raises(ValueError, match="one rate for each of the 1 param groups, got 2"):
+        scheduler.current_lrs.value = [0.1, 0.2]
+    with pytest.raises(TypeError, match="current_lrs must be a list of rates, got float"):
+        scheduler.current_lrs.value = 0.1
+
+
+@pytest.mark.parametrize("optimizer", [None, 0.1, braintools.optim.Optimizer()])
+def test_attaching_to_what_is_no_optax_optimizer_raises(optimizer):
+    with pytest.raises(TypeError, match=r"must be an OptaxOptimizer of braintools\.optim"):
+        PiecewiseConstantSchedule().attach_optimizer(optimizer)

@@ -1,0 +1,278 @@
+"""state_dict, config, pickle and deepcopy of a scheduler alone, and the ways back."""
+
+import copy
+import json
+import math
+import pickle
+
+import brainstate
+import braintools
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import brainsched
+from brainsched import PiecewiseConstantSchedule
+
+STAGES = {"base_lr": 0.1, "boundaries": [3, 5], "values": [1.0, 0.1, 0.01]}
+
+
+def at(epoch, **changed):
+    scheduler = PiecewiseConstantSchedule(**STAGES | changed)
+    scheduler.step(epoch)
+    return scheduler
+
+
+def test_state_dict_holds_the_position_and_the_rates_in_plain_numpy():
+    scheduler = at(4)
+    scheduler.apply(lambda rate: 0.5)
+    state = scheduler.state_dict()
+    assert state["config"] == {
+        "class": "PiecewiseConstantSchedule",
+        "base_lr": 0.1,
+        "boundaries": [3, 5],
+        "values": [1.0, 0.1, 0.01],
+        "last_epoch": 0,
+    }
+    assert state["last_epoch"] == 4
+    assert state["base_lrs"] == [0.1]
+    assert state["current_lrs"] == [0.5]
+    assert state["scheduled_lrs"] == [np.float32(0.01)]
+    for leaf in [state["last_epoch"], *state["base_lrs"], *state["current_lrs"]]:
+        assert type(leaf) is np.ndarray
+        assert leaf.shape == ()
+
+
+def test_changing_a_state_dict_changes_nothing_in_the_scheduler():
+    scheduler = at(4)
+    state = scheduler.state_dict()
+    state["last_epoch"][...] = 9
+    state["base_lrs"][0][...] = 7.0
+    state["current_lrs"][0][...] = 7.0
+    state["config"]["values"][0] = 7.0
+    state["current_lrs"].clear()
+    assert scheduler.epoch == 4
+    assert scheduler.base_lrs == [0.1]
+    assert scheduler.get_last_lr() == scheduler.get_lr() == [np.float32(0.01)]
+    assert scheduler.values == [1.0, 0.1, 0.01]
+
+
+def as_python(state):
+    return json.loads(json.dumps(state, default=lambda array: array.tolist()))
+
+
+def as_jax(state):
+    arrays = {k: jax.tree.map(jnp.asarray, v) for k, v in state.items() if k != "config"}
+    return arrays | {"config": state["config"]}
+
+
+def as_msgpack(state):
+    def keyed(value):
+        if isinstance(value, list):
+            return {str(i): keyed(entry) for i, entry in enumerate(value)}
+        return {k: keyed(v) for k, v in value.items()} if isinstance(value, dict) else value
+
+    return keyed(state)
+
+
+@pytest.mark.parametrize("form", [dict, as_python, as_jax, as_msgpack, pickle.dumps])
+@pytest.mark.parametrize("epoch", [2, 3, 4, 5])
+def test_position_and_hand_set_rate_come_back_from_every_form(form, epoch):
+    scheduler = at(epoch)
+    scheduler.apply(lambda rate: 0.5)
+    saved = form(scheduler.state_dict())
+    restored = PiecewiseConstantSchedule(**STAGES)
+    restored.load_state_dict(pickle.loads(saved) if isinstance(saved, bytes) else saved)
+    assert restored.epoch == epoch
+    assert restored.get_last_lr() == [np.float32(0.5)]
+    assert restored.get_lr() == scheduler.get_lr()
+    restored.step()
+    scheduler.step()
+    assert restored.get_last_lr() == scheduler.get_last_lr()
+
+
+def test_dict_of_the_braintools_class_gives_its_position_and_the_rates_are_computed_anew():
+    theirs = braintools.optim.PiecewiseConstantSchedule(0.1, [3, 5], [0.7, 0.07, 0.007])
+    for _ in range(4):
+        theirs.step()
+    scheduler = PiecewiseConstantSchedule(**STAGES)
+    scheduler.load_state_dict(theirs.state_dict())
+    assert scheduler.epoch == 4
+    assert scheduler.get_last_lr() == [np.float32(0.01)]
+
+
+def test_our_dict_loads_in_the_braintools_class():
+    theirs = braintools.optim.PiecewiseConstantSchedule(0.1, [3, 5], [0.1, 0.01, 0.001])
+    theirs.load_state_dict(at(4).state_dict())
+    assert theirs.last_epoch.value == 4
+    assert theirs.get_last_lr() == [np.float32(0.01)]
+
+
+@pytest.mark.parametrize(
+    ("changed", "named", "rate"),
+    [
+        ({"values": [1.0, 0.3, 0.01]}, "values changed", 0.03),
+        ({"boundaries": [4, 5]}, "boundaries changed", 0.01),
+        ({"base_lr": 0.2}, "base_lr changed", 0.02),
+        ({"base_lr": 0.2, "boundaries": [1, 2]}, "base_lr, boundaries changed", 0.002),
+    ],
+)
+def test_a_changed_schedule_warns_with_its_names_and_holds_from_there(changed, named, rate):
+    scheduler = at(4)
+    scheduler.apply(lambda rate: 0.5)
+    restored = PiecewiseConstantSchedule(**STAGES | changed)
+    with pytest.warns(UserWarning, match=f"{named}. .* holds from epoch 4 on"):
+        restored.load_state_dict(scheduler.state_dict())
+    assert restored.epoch == 4
+    assert restored.get_last_lr() == [np.float32(rate)]
+
+
+def test_where_to_begin_is_no_change_of_the_schedule():
+    restored = PiecewiseConstantSchedule(**STAGES, last_epoch=1)
+    restored.load_state_dict(at(4).state_dict())
+    assert restored.epoch == 4
+
+
+def test_the_same_numbers_in_another_container_are_no_change():
+    restored = PiecewiseConstantSchedule(0.1, np.array([3, 5]), (1, 0.1, 0.01))
+    restored.load_state_dict(at(4).state_dict())
+    assert restored.epoch == 4
+
+
+DROP = object()
+DAMAGE = [
+    ({"last_epoch": DROP}, ValueError, r"state_dict has no 'last_epoch'"),
+    ({"base_lrs": DROP}, ValueError, r"state_dict has no 'base_lrs'"),
+    ({"scheduled_lrs": DROP}, ValueError, r"state_dict has no 'scheduled_lrs'"),
+    ({"config": DROP}, ValueError, r"state_dict has no 'config'"),
+    ({"momentum": 1}, ValueError, r"unknown key 'momentum'; expected last_epoch, base_lrs"),
+    ({"last_epoch": -1}, ValueError, r"state_dict\['last_epoch'\] must not be negative, got -1"),
+    ({"last_epoch": 2.5}, TypeError, r"state_dict\['last_epoch'\] must be an integer, got 2.5"),
+    ({"last_epoch": np.array(2.0)}, TypeError, r"state_dict\['last_epoch'\] must be an integer"),
+    ({"last_epoch": np.array([2, 3])}, ValueError, r"must be a scalar, got the shape \(2,\)"),
+    ({"last_epoch": 2**31}, ValueError, r"state_dict\['last_epoch'\] must be at most"),
+    ({"last_epoch": None}, TypeError, r"state_dict\['last_epoch'\] must be an integer, got None"),
+    ({"current_lrs": [math.nan]}, ValueError, r"\['current_lrs'\]\[0\] must be finite.*nan"),
+    ({"current_lrs": [-0.1]}, ValueError, r"\['current_lrs'\]\[0\] must be .*not negative"),
+    ({"current_lrs": ["x"]}, TypeError, r"\['current_lrs'\]\[0\] must be a number, got 'x'"),
+    ({"current_lrs": 0.1}, TypeError, r"\['current_lrs'\] must be a sequence of rates"),
+    ({"current_lrs": [0.1, 0.2]}, ValueError, r"rates of 2 param groups.* has 1: add the groups"),
+    ({"current_lrs": []}, ValueError, r"rates of 0 param groups, but the scheduler has 1"),
+    ({"base_lrs": [math.inf]}, ValueError, r"\['base_lrs'\]\[0\] must be finite.*inf"),
+    ({"scheduled_lrs": [np.ones(2)]}, TypeError, r"\['scheduled_lrs'\]\[0\] must be a number"),
+    ({"config": "x"}, TypeError, r"state_dict\['config'\] must be a dict, got str"),
+    ({"config": {"class": "StepLR"}}, ValueError, r"is 'StepLR', but this scheduler is a Piece"),
+]
+
+
+@pytest.mark.parametrize(("damage", "error", "message"), DAMAGE)
+def test_damaged_state_dict_names_what_is_wrong_and_changes_nothing(damage, error, message):
+    state = {k: v for k, v in (at(4).state_dict() | damage).items() if v is not DROP}
+    scheduler = at(1)
+    scheduler.apply(lambda rate: 0.25)
+    with pytest.raises(error, match=message):
+        scheduler.load_state_dict(state)
+    assert scheduler.epoch == 1
+    assert scheduler.get_last_lr() == [0.25]
+
+
+def test_what_is_no_dict_is_refused():
+    with pytest.raises(TypeError, match="state_dict must be a dict, got list"):
+        at(1).load_state_dict([1, 2])
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_warning_turned_into_an_error_changes_nothing():
+    scheduler = PiecewiseConstantSchedule(0.2, [3, 5])
+    with pytest.raises(UserWarning, match="base_lr"):
+        scheduler.load_state_dict(at(4).state_dict())
+    assert scheduler.epoch == 0
+
+
+@pytest.mark.parametrize(
+    "duplicate", [copy.copy, copy.deepcopy, lambda s: pickle.loads(pickle.dumps(s))]
+)
+def test_copies_keep_position_and_hand_set_rates_and_go_their_own_way(duplicate):
+    scheduler = at(4)
+    scheduler.apply(lambda rate: 0.5)
+    other = duplicate(scheduler)
+    assert other.epoch == 4
+    assert other.get_last_lr() == [0.5]
+    assert other.get_lr() == [np.float32(0.01)]
+    other.step()
+    assert (scheduler.epoch, other.epoch) == (4, 5)
+    assert scheduler.get_last_lr() == [0.5]
+    assert other.get_last_lr() == [np.float32(0.001)]
+
+
+def test_a_position_on_the_device_survives_pickle():
+    scheduler = at(2)
+    brainstate.transform.jit(scheduler.step)()
+    assert pickle.loads(pickle.dumps(scheduler)).epoch == 3
+
+
+def test_config_is_json_and_rebuilds_the_scheduler():
+    scheduler = PiecewiseConstantSchedule(
+        np.array([0.1, 0.2]), range(3, 9, 3), np.array([[1, 2], [3, 4], [5, 6.5]]), last_epoch=2
+    )
+    config = json.loads(json.dumps(scheduler.config))
+    assert config == {
+        "class": "PiecewiseConstantSchedule",
+        "base_lr": [0.1, 0.2],
+        "boundaries": [3, 6],
+        "values": [[1, 2], [3, 4], [5, 6.5]],
+        "last_epoch": 2,
+    }
+    rebuilt = brainsched.from_config(config)
+    assert rebuilt.config == config
+    assert rebuilt.epoch == 2
+    np.testing.assert_array_equal(rebuilt.lr_at(range(9)), scheduler.lr_at(range(9)))
+
+
+@pytest.mark.parametrize(
+    ("config", "error", "message"),
+    [
+        ({}, ValueError, r"config\['class'\] must be one of .*PiecewiseConstantSchedule.*got None"),
+        ({"class": "Nope"}, ValueError, r"got 'Nope'"),
+        (
+            {"class": "PiecewiseConstantSchedule", "lr": 0.1},
+            ValueError,
+            r"no argument 'lr'; it has base_lr, boundaries, values, last_epoch",
+        ),
+        ([1], TypeError, r"config must be a mapping, got list"),
+        (
+            {"class": "PiecewiseConstantSchedule", "base_lr": "1e-3"},
+            TypeError,
+            r"base_lr .* got '1e-3' \(str\)",
+        ),
+    ],
+)
+def test_bad_config_names_what_is_wrong(config, error, message):
+    with pytest.raises(error, match=message):
+        brainsched.from_config(config)
+
+
+def test_traced_schedule_has_no_config():
+    with pytest.raises(TypeError, match="values is traced, so that the scheduler has no config"):
+        jax.jit(lambda v: PiecewiseConstantSchedule(0.1, [1], v).config)(jnp.ones(2))
+
+
+@given(st.integers(0, 8), st.integers(0, 8), st.booleans())
+def test_resumed_at_any_epoch_equals_never_stopped(stop, more, through_copy):
+    straight = PiecewiseConstantSchedule(**STAGES)
+    for _ in range(stop + more):
+        straight.step()
+    stopped = PiecewiseConstantSchedule(**STAGES)
+    for _ in range(stop):
+        stopped.step()
+    if through_copy:
+        resumed = pickle.loads(pickle.dumps(stopped))
+    else:
+        resumed = PiecewiseConstantSchedule(**STAGES)
+        resumed.load_state_dict(stopped.state_dict())
+    for _ in range(more):
+        resumed.step()
+    assert resumed.state_dict() == straight.state_dict()

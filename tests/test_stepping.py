@@ -1,0 +1,388 @@
+"""Stepping on the host, in compiled code and in a mix of both: same rates, same bits, one trace."""
+
+import brainstate
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from brainstate.transform import cond, for_loop, jit, scan, vmap, while_loop
+from hypothesis import given
+from hypothesis import strategies as st
+
+from brainsched import LRScheduler, PiecewiseConstantSchedule
+
+STAGES = {"base_lr": 0.1, "boundaries": [3, 5], "values": [1.0, 0.1, 0.01]}
+RATES = np.array([0.1] * 3 + [0.01] * 2 + [0.001] * 5, np.float32)  # of epochs 0 to 9
+
+
+class CosineLR(LRScheduler):
+    """A smooth schedule, where float32 arithmetic would show."""
+
+    def __init__(self, base_lr=0.1, period=1000, last_epoch=0):
+        self.period = period
+        super().__init__(base_lr, last_epoch)
+
+    def formula(self, epoch, base_lrs, xp):
+        left = xp.maximum(self.period - epoch, 0)
+        return base_lrs * xp.sin(xp.pi / 2 * left / self.period) ** 2
+
+
+def applied(scheduler):
+    return np.asarray(scheduler.get_last_lr()[0])
+
+
+def test_host_steps_apply_the_rate_of_every_epoch():
+    scheduler = PiecewiseConstantSchedule(**STAGES)
+    seen = []
+    for epoch in range(10):
+        assert scheduler.epoch == epoch
+        seen.append(applied(scheduler))
+        scheduler.step()
+    np.testing.assert_array_equal(seen, RATES)
+
+
+def test_step_epoch_is_step():
+    scheduler = PiecewiseConstantSchedule(**STAGES)
+    for _ in range(3):
+        scheduler.step_epoch()
+    assert scheduler.epoch == 3
+    assert applied(scheduler) == RATES[3]
+
+
+def test_a_step_to_an_epoch_goes_there_from_anywhere():
+    scheduler = PiecewiseConstantSchedule(**STAGES)
+    for epoch in (7, 2, 3, 0, 5):
+        scheduler.step(epoch)
+        assert scheduler.epoch == epoch
+        assert applied(scheduler) == RATES[epoch]
+
+
+def test_last_epoch_is_where_a_scheduler_begins():
+    assert applied(PiecewiseConstantSchedule(**STAGES, last_epoch=4)) == RATES[4]
+
+
+def test_get_lr_shows_the_schedule_and_get_last_lr_what_is_applied():
+    scheduler = PiecewiseConstantSchedule(**STAGES)
+    scheduler.apply(lambda rate: rate * 5)
+    assert scheduler.get_lr() == [np.float32(0.1)]
+    assert scheduler.get_last_lr() == [np.float32(0.5)]
+    scheduler.step()
+    assert scheduler.get_last_lr() == [np.float32(0.1)]
+
+
+def test_what_get_last_lr_returns_is_a_copy():
+    scheduler = PiecewiseConstantSchedule(**STAGES)
+    scheduler.get_last_lr().append(7.0)
+    scheduler.get_lr().append(7.0)
+    assert scheduler.get_last_lr() == scheduler.get_lr() == [np.float32(0.1)]
+
+
+def test_calling_it_gives_minus_the_first_applied_rate():
+    scheduler = PiecewiseConstantSchedule([0.1, 0.2])
+    assert scheduler(123) == np.float32(-0.1)
+    scheduler.apply(lambda rate: 0.25)
+    assert scheduler(0) == -0.25
+
+
+def test_compiled_steps_apply_the_rate_of_every_epoch_and_trace_once():
+    scheduler = PiecewiseConstantSchedule(**STAGES)
+    traces = []
+
+    @jit
+    def step():
+        traces.append(1)
+        rate = scheduler.current_lrs.value[0]
+        scheduler.step()
+        return rate
+
+    np.testing.assert_array_equal([step() for _ in range(10)], RATES)
+    assert len(traces) == 1
+
+
+def test_for_loop_of_thousands_of_steps_changes_at_exactly_the_boundaries():
+    scheduler = PiecewiseConstantSchedule(1.0, [999, 2500, 4096], [8.0, 4.0, 2.0, 1.0])
+
+    def step(_):
+        rate = scheduler.current_lrs.value[0]
+        scheduler.step()
+        return rate
+
+    rates = for_loop(step, jnp.arange(5000))
+    expected = np.repeat([8.0, 4.0, 2.0, 1.0], [999, 2500 - 999, 4096 - 2500, 5000 - 4096])
+    np.testing.assert_array_equal(rates, expected)
+    assert scheduler.epoch == 5000
+
+
+def test_scan_while_loop_and_cond_step_too():
+    scheduler = PiecewiseConstantSchedule(**STAGES)
+
+    def carry_on(carry, _):
+        scheduler.step()
+        return carry, scheduler.current_lrs.value[0]
+
+    _, rates = scan(carry_on, 0, jnp.arange(4))
+    np.testing.assert_array_equal(rates, RATES[1:5])
+
+    def advance(i):
+        scheduler.step()
+        return i + 1
+
+    while_loop(lambda i: i < 2, advance, 0)
+    assert scheduler.epoch == 6
+
+    @jit
+    def maybe(flag):
+        cond(flag, lambda: scheduler.step(), lambda: scheduler.step(2))
+
+    maybe(True)
+    assert scheduler.epoch == 7
+    maybe(False)
+    assert scheduler.epoch == 2
+    assert applied(scheduler) == RATES[2]
+
+
+def test_compiled_step_to_a_traced_epoch_goes_there():
+    scheduler = PiecewiseConstantSchedule(**STAGES)
+    go = jit(lambda epoch: scheduler.step(epoch))
+    for epoch in (7, 2, 3, 0):
+        go(epoch)
+        assert scheduler.epoch == epoch
+        assert applied(scheduler) == RATES[epoch]
+    go(-4)
+    assert scheduler.epoch == 0
+
+
+def test_scheduler_built_inside_vmap_steps_there():
+    def last_rate(base_lr):
+        scheduler = PiecewiseConstantSchedule(base_lr, [1], [1.0, 0.5])
+        scheduler.step()
+        return scheduler.current_lrs.value[0]
+
+    expected = np.array([0.05, 0.1], np.float32)
+    np.testing.assert_array_equal(jax.vmap(last_rate)(jnp.array([0.1, 0.2])), expected)
+    np.testing.assert_array_equal(vmap(last_rate)(jnp.array([0.1, 0.2])), expected)
+
+
+def test_states_declared_in_out_states_are_batched_by_vmap():
+    scheduler = PiecewiseConstantSchedule(**STAGES)
+    states = brainstate.graph.states(scheduler)
+    vmap(lambda epoch: scheduler.step(epoch), out_states={0: states})(jnp.array([0, 3, 5]))
+    np.testing.assert_array_equal(scheduler.last_epoch.value, [0, 3, 5])
+    np.testing.assert_array_equal(scheduler.current_lrs.value[0], RATES[[0, 3, 5]])
+
+
+def test_a_mixed_run_traces_once_and_compiles_once(compilations):
+    scheduler = PiecewiseConstantSchedule(**STAGES)
+    traces = []
+
+    @jit(name="train_step")
+    def train_step():
+        traces.append(1)
+        rate = scheduler.current_lrs.value[0]
+        scheduler.step()
+        return rate
+
+    assert train_step() == RATES[0]
+    scheduler.step()
+    assert train_step() == RATES[2]
+    scheduler.step(5)
+    assert train_step() == RATES[5]
+    scheduler.apply(lambda rate: 0.25)
+    assert train_step() == 0.25
+    scheduler.load_state_dict(scheduler.state_dict())
+    scheduler.last_epoch.value = 3
+    scheduler.current_lrs.value = [0.5]
+    assert train_step() == 0.5
+    scheduler.last_epoch.value += 1
+    scheduler.step()
+    assert train_step() == RATES[6]
+    assert len(traces) == 1
+    assert sum("train_step" in name for name in compilations) == 1
+    # The scheduler's own kernel: once to advance, once to look the present epoch up.
+    assert sum("_advance_in_jax" in name for name in compilations) == 2
+
+
+@pytest.mark.parametrize("written", [3, np.int64(3), np.array(3), jnp.asarray(3), jnp.int8(3)])
+def test_last_epoch_is_a_strongly_typed_int32_whoever_wrote_it(written):
+    scheduler = PiecewiseConstantSchedule(**STAGES)
+    scheduler.last_epoch.value = written
+    aval = jax.typeof(scheduler.last_epoch.value)
+    assert (aval.dtype, aval.shape, aval.weak_type) == (np.int32, (), False)
+    assert scheduler.get_lr() == [RATES[3]]
+
+
+@pytest.mark.parametrize("written", [1, 0.5, np.float64(0.5), np.array(0.5), jnp.asarray(0.5)])
+def test_rates_are_strongly_typed_float32_whoever_wrote_them(written):
+    scheduler = PiecewiseConstantSchedule(**STAGES)
+    scheduler.current_lrs.value = [written]
+    aval = jax.typeof(scheduler.current_lrs.value[0])
+    assert (aval.dtype, aval.shape, aval.weak_type) == (np.float32, (), False)
+    assert scheduler.get_last_lr() == [np.float32(written)]
+
+
+def test_host_step_writes_only_what_changes():
+    scheduler = PiecewiseConstantSchedule(**STAGES)
+    writes = []
+    scheduler.current_lrs.register_hook("write_after", lambda context: writes.append(context))
+    for _ in range(6):
+        scheduler.step()
+    assert len(writes) == 2  # at the two boundaries
+
+
+def test_host_step_leaves_a_position_on_the_device_where_it_is():
+    scheduler = PiecewiseConstantSchedule(**STAGES)
+    jit(scheduler.step)()
+    with jax.transfer_guard_device_to_host("disallow"):
+        scheduler.step()
+        scheduler.step()
+    assert isinstance(scheduler.last_epoch.value, jax.Array)
+    assert scheduler.epoch == 3
+    assert applied(scheduler) == RATES[3]
+
+
+def test_host_values_go_where_the_state_is_committed_to():
+    device = jax.devices()[0]
+    scheduler = PiecewiseConstantSchedule(**STAGES)
+    for state in brainstate.graph.states(scheduler).values():
+        state.value = jax.device_put(state.value, device)
+    scheduler.step(4)
+    scheduler.load_state_dict(scheduler.state_dict())
+    for state in (scheduler.last_epoch, scheduler.current_lrs):
+        for leaf in jax.tree.leaves(state.value):
+            assert isinstance(leaf, jax.Array)
+            assert leaf.committed
+
+
+def test_errors_inside_a_formula_reach_the_user():
+    class Broken(LRScheduler):
+        def formula(self, epoch, base_lrs, xp):
+            raise ZeroDivisionError("mine")
+
+    with pytest.raises(ZeroDivisionError, match="mine"):
+        Broken()
+
+
+@pytest.mark.parametrize("transform", [jax.jit, jax.vmap, jax.grad])
+@pytest.mark.parametrize("method", ["step", "apply", "__call__"])
+def test_plain_jax_transformations_raise_and_name_what_to_use(transform, method):
+    scheduler = PiecewiseConstantSchedule(**STAGES)
+
+    def use(x):
+        argument = {"step": None, "apply": lambda rate: rate, "__call__": 0}[method]
+        getattr(scheduler, method)(argument)
+        return x
+
+    argument = jnp.ones(2) if transform is jax.vmap else 1.0
+    with pytest.raises(brainstate.TraceContextError, match=r"brainstate\.transform\.jit"):
+        transform(use)(argument)
+    assert scheduler.epoch == 0
+    scheduler.step()
+    assert scheduler.epoch == 1
+
+
+def test_plain_jax_transformation_is_fine_for_a_scheduler_built_inside():
+    @jax.jit
+    def rate_after_a_step():
+        scheduler = PiecewiseConstantSchedule(**STAGES, last_epoch=2)
+        scheduler.step()
+        return scheduler.current_lrs.value[0]
+
+    assert rate_after_a_step() == RATES[3]
+
+
+def test_no_tracer_is_left_behind_by_a_compiled_step():
+    scheduler = PiecewiseConstantSchedule(**STAGES)
+    with jax.checking_leaks():
+        jit(scheduler.step)()
+        for_loop(lambda _: scheduler.step(), jnp.arange(2))
+    assert scheduler.epoch == 3
+
+
+def test_x64_gives_float64_rates_and_an_int64_epoch():
+    with jax.enable_x64(True):
+        scheduler = PiecewiseConstantSchedule(0.1, [2**31 + 5], [1.0, 0.1])
+        scheduler.step(2**31 + 4)
+        jit(scheduler.step)()
+        assert scheduler.epoch == 2**31 + 5
+        (rate,) = scheduler.get_last_lr()
+        assert rate.dtype == np.float64
+        assert rate == 0.1 * 0.1
+        assert scheduler.last_epoch.value.dtype == np.int64
+
+
+def test_graph_states_are_the_schedulers_own():
+    scheduler = PiecewiseConstantSchedule(**STAGES)
+    found = brainstate.graph.states(scheduler)
+    assert set(map(id, found.values())) == {id(scheduler.last_epoch), id(scheduler.current_lrs)}
+
+
+def test_graph_clone_stands_where_the_original_stood_and_goes_its_own_way():
+    scheduler = PiecewiseConstantSchedule(0.1, np.array([3, 5]), np.array([1.0, 0.1, 0.01]))
+    scheduler.step(3)
+    graphdef, states = brainstate.graph.treefy_split(scheduler)
+    assert hash(graphdef) == hash(brainstate.graph.treefy_split(scheduler)[0])
+    clone = brainstate.graph.treefy_merge(graphdef, states)
+    clone.step(5)
+    assert (scheduler.epoch, clone.epoch) == (3, 5)
+    assert applied(clone) == RATES[5]
+
+
+def test_update_states_restores_in_place():
+    scheduler = PiecewiseConstantSchedule(**STAGES)
+    scheduler.step(3)
+    saved = brainstate.graph.treefy_states(scheduler)
+    scheduler.step(9)
+    brainstate.graph.update_states(scheduler, saved)
+    assert scheduler.epoch == 3
+    assert applied(scheduler) == RATES[3]
+
+
+def test_repr_reads_like_the_call_with_the_epoch_and_the_rates():
+    scheduler = PiecewiseConstantSchedule(**STAGES)
+    scheduler.step(4)
+    assert repr(scheduler) == (
+        "PiecewiseConstantSchedule(base_lr=0.1, boundaries=[3, 5], values=[1.0, 0.1, 0.01], "
+        "last_epoch=4)  # rates: 0.01"
+    )
+
+
+schedulers = st.one_of(
+    st.builds(CosineLR, st.floats(1e-6, 10), st.integers(1, 5000)),
+    st.builds(
+        lambda rates, boundaries: PiecewiseConstantSchedule(
+            rates, sorted(boundaries), np.linspace(1, 0, len(boundaries) + 1)
+        ),
+        st.lists(st.floats(0, 10, allow_subnormal=False), min_size=1, max_size=3),
+        st.sets(st.integers(0, 5000), max_size=6),
+    ),
+)
+
+
+@given(schedulers, st.integers(0, 5000))
+def test_host_compiled_loop_vmap_and_jump_give_the_same_bits(scheduler, start):
+    epochs = np.arange(start, start + 4)
+    expected = np.stack([scheduler.lr_at(int(epoch)) for epoch in epochs])
+    np.testing.assert_array_equal(scheduler.lr_at(epochs), expected)
+    np.testing.assert_array_equal(jax.jit(scheduler.lr_at)(epochs), expected)
+    np.testing.assert_array_equal(jax.vmap(scheduler.lr_at)(epochs), expected)
+
+    scheduler.step(start)
+    for row in expected:  # on the host
+        np.testing.assert_array_equal(scheduler.get_last_lr(), row)
+        scheduler.step()
+
+    def step(_):
+        rates = jnp.stack(scheduler.current_lrs.value)
+        scheduler.step()
+        return rates
+
+    scheduler.step(start)
+    np.testing.assert_array_equal(for_loop(step, jnp.arange(4)), expected)
+    jit(scheduler.step)(epochs[2])
+    np.testing.assert_array_equal(scheduler.get_last_lr(), expected[2])
+
+
+def test_smooth_formula_is_the_float64_value_rounded_once():
+    epochs = np.arange(1200)
+    exact = 0.1 * np.sin(np.pi / 2 * np.maximum(1000 - epochs, 0) / 1000) ** 2
+    np.testing.assert_array_equal(CosineLR().lr_at(epochs)[:, 0], exact.astype(np.float32))
