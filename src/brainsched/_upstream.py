@@ -75,9 +75,6 @@ class AliasState(OptimState):
 
     @value.setter
     def value(self, v: Any) -> None:
-        self._set_entry(v)
-
-    def _set_entry(self, v: Any) -> None:
         rates = list(self._scheduler._current_lrs.value)
         rates[self._entry] = v
         self._scheduler._current_lrs.value = rates
@@ -109,24 +106,24 @@ class AliasState(OptimState):
 
 
 class ReplacedRatesState(AliasState):
-    """The ``current_lrs`` of a scheduler that another one has replaced: that one's first rate.
+    """The ``current_lrs`` of a scheduler that another one has replaced: that one's, entirely.
 
-    The optimizer's transformation was built with the replaced scheduler and reads it here.
+    The optimizer's transformation was built with the replaced scheduler and reads it here. A
+    program compiled before sees the length change when a group is added, and is traced again.
     """
 
     @property
     def value(self) -> list[Any]:
         self._scheduler._was_called = True
-        return [self._scheduler._current_lrs.value[self._entry]]
+        return self._scheduler._current_lrs.value
 
     @value.setter
     def value(self, v: list[Any]) -> None:
-        self._set_entry(v[0])
+        self._scheduler._current_lrs.value = v
 
     @property
     def _value(self) -> Any:
-        rates = self._scheduler._current_lrs._value
-        return [rates[self._entry]] if isinstance(rates, list) else rates
+        return self._scheduler._current_lrs._value
 
 
 def scheduler_of(optimizer: OptaxOptimizer) -> LRScheduler:

@@ -1,0 +1,507 @@
+"""Param groups of real braintools optimizers: the applied rate is read off the parameters.
+
+SGD without momentum moves a parameter by minus rate times gradient. braintools runs Adam on every
+added group, whose first steps under a constant gradient move by minus the rate, times 1 / (1 +
+eps / |gradient|); a gradient of 1000 makes that 1 within float32.
+"""
+
+import copy
+import pickle
+
+import brainstate
+import braintools
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from brainstate.transform import for_loop, jit
+
+from brainsched import PiecewiseConstantSchedule
+
+STAGES = [1.0, 0.5, 0.25]
+
+
+def parameter():
+    return brainstate.ParamState(jnp.zeros(2))
+
+
+class Training:
+    """An optimizer over single parameters, one a group, and how far each step moves them."""
+
+    def __init__(self, scheduler, compiled=False, optimizer=None):
+        self.optimizer = optimizer or braintools.optim.SGD(lr=scheduler)
+        self.parameters = {"first": parameter()}
+        self.optimizer.register_trainable_weights(dict(self.parameters))
+        self.traces = 0
+        self._step = jit(self._run) if compiled else self._run
+
+    def add(self, name, **kwargs):
+        self.parameters[name] = parameter()
+        self.optimizer.add_param_group({name: self.parameters[name]}, **kwargs)
+
+    def _run(self):
+        self.traces += 1
+        gradient = {"first": jnp.ones(2)}
+        added = {name: jnp.full(2, 1000.0) for name in self.parameters if name != "first"}
+        self.optimizer.step(gradient | added)
+
+    def movements(self):
+        """Take one optimizer step and return how far each group's parameter went."""
+        before = {name: np.asarray(p.value, float) for name, p in self.parameters.items()}
+        self._step()
+        return [
+            float((before[name] - np.asarray(p.value, float))[0])
+            for name, p in self.parameters.items()
+        ]
+
+    def reported(self):
+        """Return the rates as the scheduler, the groups and the optimizer report them."""
+        optimizer = self.optimizer
+        shown = [float(group["lr"].value) for group in optimizer.param_groups]
+        assert [float(rate) for rate in optimizer.lr.current_lrs.value] == shown
+        assert float(optimizer.current_lr) == shown[0]
+        return shown
+
+
+def check(training, *rates):
+    np.testing.assert_allclose(training.reported(), rates, rtol=1e-7)
+    np.testing.assert_allclose(training.movements(), rates, rtol=2e-5, atol=1e-9)
+    np.testing.assert_allclose(training.reported(), rates, rtol=1e-7)
+
+
+on_host_and_compiled = pytest.mark.parametrize("compiled", [False, True], ids=["host", "jit"])
+
+
+@on_host_and_compiled
+def test_first_group_runs_at_its_scheduled_rate_from_the_first_step(compiled):
+    scheduler = PiecewiseConstantSchedule(0.1, [2, 4], [0.5, 2.0, 1.0])
+    training = Training(scheduler, compiled)
+    for rate in (0.05, 0.05, 0.2, 0.2, 0.1, 0.1):
+        check(training, rate)
+        scheduler.step()
+
+
+@on_host_and_compiled
+def test_group_added_later_is_scheduled_from_its_first_step(compiled):
+    scheduler = PiecewiseConstantSchedule(0.1, [1, 3], STAGES)
+    training = Training(scheduler, compiled)
+    check(training, 0.1)
+    scheduler.step()
+    training.add("with lr", lr=0.04)
+    training.add("without")
+    check(training, 0.05, 0.02, 0.05)
+    scheduler.step(3)
+    check(training, 0.025, 0.01, 0.025)
+    assert scheduler.base_lrs == [0.1, 0.04, 0.1]
+    if compiled:
+        assert training.traces == 2  # once for each set of groups
+
+
+@on_host_and_compiled
+def test_group_takes_its_entry_of_the_base_rates_then_the_last(compiled):
+    scheduler = PiecewiseConstantSchedule([0.1, 0.2], [1], [1.0, 0.5])
+    training = Training(scheduler, compiled)
+    check(training, 0.1)
+    training.add("listed")
+    training.add("after the last")
+    check(training, 0.1, 0.2, 0.2)
+    scheduler.step()
+    check(training, 0.05, 0.1, 0.1)
+
+
+def test_lr_equal_to_the_listed_base_rate_is_accepted_in_any_type():
+    training = Training(PiecewiseConstantSchedule([0.1, 0.2]))
+    training.add("second", lr=np.float32(0.2))
+    check(training, 0.1, 0.2)
+
+
+def test_lr_that_differs_from_the_listed_base_rate_is_refused_and_nothing_is_lost():
+    training = Training(PiecewiseConstantSchedule([0.1, 0.2]))
+    with pytest.raises(ValueError, match=r"param group 1 .* lr=0\.3, but its base rate is 0\.2"):
+        training.add("second", lr=0.3)
+    del training.parameters["second"]
+    assert len(training.optimizer.param_groups) == 1
+    check(training, 0.1)
+    training.add("second", lr=0.2)
+    check(training, 0.1, 0.2)
+
+
+@pytest.mark.parametrize("lr", [-0.1, float("nan"), "0.1", True])
+def test_bad_lr_of_a_group_is_refused_and_nothing_is_lost(lr):
+    training = Training(PiecewiseConstantSchedule(0.1))
+    with pytest.raises((TypeError, ValueError), match="lr of param group 1 must be"):
+        training.add("second", lr=lr)
+    assert len(training.optimizer.param_groups) == 1
+    assert len(training.optimizer.lr.current_lrs.value) == 1
+
+
+@on_host_and_compiled
+def test_each_group_follows_its_column_and_zero_freezes(compiled):
+    values = [[1.0, 0.0], [0.5, 1.0]]
+    scheduler = PiecewiseConstantSchedule([0.1, 0.2, 0.3], [2], [[*row, 7.0] for row in values])
+    training = Training(scheduler, compiled)
+    check(training, 0.1)
+    training.add("second")
+    check(training, 0.1, 0.0)
+    scheduler.step(2)
+    check(training, 0.05, 0.2)
+
+
+def test_more_groups_than_columns_is_refused_when_the_group_is_added():
+    training = Training(PiecewiseConstantSchedule(0.1, [2], [[1.0, 0.0], [0.5, 1.0]]))
+    training.add("second")
+    with pytest.raises(ValueError, match=r"param group 2 has no rate: .* columns for 2 groups"):
+        training.add("third")
+    del training.parameters["third"]
+    check(training, 0.1, 0.0)
+
+
+@on_host_and_compiled
+def test_added_group_may_be_the_only_one_with_parameters(compiled):
+    scheduler = PiecewiseConstantSchedule(0.1, [1], [1.0, 0.5])
+    optimizer = braintools.optim.SGD(lr=scheduler)
+    optimizer.register_trainable_weights({})
+    only = parameter()
+    optimizer.add_param_group({"only": only}, lr=0.2)
+
+    def train_step():
+        optimizer.step({"only": jnp.full(2, 1000.0)})
+
+    train_step = jit(train_step) if compiled else train_step
+    train_step()
+    np.testing.assert_allclose(only.value, -0.2, rtol=1e-5)
+    scheduler.step()
+    train_step()
+    np.testing.assert_allclose(only.value, -0.3, rtol=1e-5)
+
+
+def test_optimizer_and_scheduler_step_in_one_for_loop():
+    scheduler = PiecewiseConstantSchedule(0.5, [1000, 2500], [4.0, 2.0, 1.0])
+    training = Training(scheduler)
+
+    def step(_):
+        training._run()
+        scheduler.step()
+        return training.parameters["first"].value[0]
+
+    after = np.asarray(for_loop(step, jnp.arange(3000)), float)
+    moved = -np.diff(after, prepend=0.0)
+    expected = np.repeat([2.0, 1.0, 0.5], [1000, 1500, 500])
+    np.testing.assert_array_equal(moved, expected)  # halves are exact in float32
+
+
+def test_mixed_run_traces_once_for_each_set_of_groups(compilations):
+    scheduler = PiecewiseConstantSchedule(0.1, [2, 4], STAGES)
+    training = Training(scheduler)
+    traces = []
+
+    @jit(name="train_step")
+    def train_step():
+        traces.append(1)
+        training._run()
+        scheduler.step()
+
+    def run():
+        train_step()
+        scheduler.step()
+        train_step()
+        scheduler.step(4)
+        train_step()
+        training.optimizer.current_lr = 0.5
+        train_step()
+        scheduler.load_state_dict(scheduler.state_dict())
+        training.optimizer.lr_apply(lambda rate: rate * 2)
+        train_step()
+        training.optimizer.load_state_dict(training.optimizer.state_dict())
+        train_step()
+
+    run()
+    assert len(traces) == sum("train_step" in name for name in compilations) == 1
+    training.add("second", lr=0.2)
+    run()
+    assert len(traces) == sum("train_step" in name for name in compilations) == 2
+
+
+def test_adding_a_group_inside_a_trace_says_to_add_it_outside():
+    training = Training(PiecewiseConstantSchedule(0.1))
+
+    @jit
+    def train_step():
+        training.add("second")
+
+    with pytest.raises(brainstate.TraceContextError, match="Add the group outside"):
+        train_step()
+    assert len(training.optimizer.param_groups) == 1
+
+
+@on_host_and_compiled
+def test_hand_set_rate_lasts_until_the_next_step(compiled):
+    scheduler = PiecewiseConstantSchedule(0.1, [5], [1.0, 0.5])
+    training = Training(scheduler, compiled)
+    training.add("second", lr=0.2)
+    training.optimizer.current_lr = 0.5
+    check(training, 0.5, 0.2)
+    check(training, 0.5, 0.2)
+    training.optimizer.param_groups[1]["lr"].value = 0.7
+    check(training, 0.5, 0.7)
+    scheduler.step()
+    check(training, 0.1, 0.2)
+    training.optimizer.lr_apply(lambda rate: rate * 3)
+    check(training, 0.3, 0.6)
+    scheduler.step()
+    check(training, 0.1, 0.2)
+
+
+def test_hand_set_rate_survives_the_arrival_of_a_group():
+    training = Training(PiecewiseConstantSchedule(0.1))
+    training.optimizer.current_lr = 0.5
+    training.add("second", lr=0.2)
+    check(training, 0.5, 0.2)
+
+
+@pytest.mark.parametrize("value", [-0.1, float("nan"), float("inf"), "0.1", True])
+def test_bad_rate_set_by_hand_is_refused_and_changes_nothing(value):
+    training = Training(PiecewiseConstantSchedule(0.1))
+    with pytest.raises((TypeError, ValueError), match=r"current_lrs\[0\] must be"):
+        training.optimizer.current_lr = value
+    check(training, 0.1)
+
+
+# An optimizer that was built with a plain rate
+
+
+def optimizer_with_a_plain_rate():
+    training = Training(None, compiled=True, optimizer=braintools.optim.SGD(lr=0.8))
+    training.add("with lr", lr=0.4)
+    training.add("without")
+    np.testing.assert_allclose(training.movements(), [0.8, 0.4, 0.8], rtol=2e-5)
+    return training
+
+
+def test_attaching_to_an_optimizer_redirects_the_applied_rates_of_all_its_groups():
+    training = optimizer_with_a_plain_rate()
+    scheduler = PiecewiseConstantSchedule(0.1, [1], [1.0, 0.5])
+    scheduler.attach_optimizer(training.optimizer)
+    check(training, 0.1, 0.4, 0.1)
+    scheduler.step()
+    check(training, 0.05, 0.2, 0.05)
+    training.add("later", lr=0.6)
+    check(training, 0.05, 0.2, 0.05, 0.3)
+    training.optimizer.current_lr = 0.7
+    check(training, 0.7, 0.2, 0.05, 0.3)
+
+
+def test_attaching_where_the_rates_of_a_group_conflict_is_refused_and_nothing_is_lost():
+    training = optimizer_with_a_plain_rate()
+    scheduler = PiecewiseConstantSchedule([0.1, 0.2])
+    with pytest.raises(ValueError, match=r"param group 1 .* lr=0\.4, but its base rate is 0\.2"):
+        scheduler.attach_optimizer(training.optimizer)
+    assert scheduler.optimizer is None
+    np.testing.assert_allclose(training.movements(), [0.8, 0.4, 0.8], rtol=2e-5)
+
+
+def test_attaching_where_there_are_more_groups_than_columns_is_refused():
+    training = optimizer_with_a_plain_rate()
+    scheduler = PiecewiseConstantSchedule(0.1, [1], [[1.0, 1.0], [0.5, 0.5]])
+    with pytest.raises(ValueError, match="param group 2 has no rate"):
+        scheduler.attach_optimizer(training.optimizer)
+    np.testing.assert_allclose(training.movements(), [0.8, 0.4, 0.8], rtol=2e-5)
+
+
+def test_a_second_scheduler_replaces_the_first():
+    first = PiecewiseConstantSchedule(0.1)
+    training = Training(first, compiled=True)
+    training.add("second", lr=0.2)
+    check(training, 0.1, 0.2)
+    second = PiecewiseConstantSchedule(0.3, [1], [1.0, 0.5])
+    second.attach_optimizer(training.optimizer)
+    check(training, 0.3, 0.2)
+    second.step()
+    check(training, 0.15, 0.1)
+    training.add("third")
+    check(training, 0.15, 0.1, 0.15)
+
+
+def test_attaching_twice_changes_nothing():
+    scheduler = PiecewiseConstantSchedule(0.1)
+    training = Training(scheduler)
+    training.optimizer.current_lr = 0.5
+    scheduler.attach_optimizer(training.optimizer)
+    check(training, 0.5)
+
+
+def test_scheduler_moves_to_a_second_optimizer_with_position_bases_and_hand_set_rates():
+    scheduler = PiecewiseConstantSchedule(0.1, [1], [1.0, 0.5])
+    former = Training(scheduler)
+    former.add("second", lr=0.2)
+    scheduler.step()
+    former.optimizer.current_lr = 0.7
+    former.optimizer.param_groups[1]["lr"].value = 0.9
+    with pytest.warns(UserWarning, match="moves to another optimizer"):
+        training = Training(scheduler)
+    training.add("second", lr=0.2)
+    check(training, 0.7, 0.9)
+    scheduler.step()
+    check(training, 0.05, 0.1)
+    assert scheduler.optimizer is training.optimizer
+    # What the warning says of the former one: its first group follows, the others stay.
+    np.testing.assert_allclose(former.movements(), [0.05, 0.9], rtol=2e-5)
+    former.add("third", lr=0.3)
+    assert len(scheduler.current_lrs.value) == 2
+
+
+@pytest.mark.parametrize("duplicate", [copy.deepcopy, lambda s: pickle.loads(pickle.dumps(s))])
+def test_copies_keep_added_groups_and_hand_set_rates_and_leave_the_optimizer(duplicate):
+    scheduler = PiecewiseConstantSchedule(0.1, [1], [1.0, 0.5])
+    training = Training(scheduler)
+    training.add("second", lr=0.2)
+    scheduler.step()
+    training.optimizer.current_lr = 0.7
+    other = duplicate(scheduler)
+    assert other.optimizer is None
+    assert other.base_lrs == [0.1, 0.2]
+    assert [float(rate) for rate in other.current_lrs.value] == [np.float32(0.7), np.float32(0.1)]
+    again = Training(other)
+    again.add("second")
+    check(again, 0.7, 0.1)
+    check(training, 0.7, 0.1)
+
+
+# Checkpoints of optimizer and scheduler together
+
+
+def trained(base_lr=0.1, groups=2):
+    scheduler = PiecewiseConstantSchedule(base_lr, [2, 4], STAGES)
+    training = Training(scheduler)
+    for group in range(1, groups):
+        training.add(f"group {group}", lr=0.2 * group)
+    return training, scheduler
+
+
+@pytest.mark.parametrize("scheduler_first", [False, True])
+def test_rates_reach_the_optimizer_whichever_of_the_two_is_loaded_first(scheduler_first):
+    training, scheduler = trained()
+    scheduler.step(3)
+    training.optimizer.current_lr = 0.7
+    saved = training.optimizer.state_dict(), scheduler.state_dict()
+    again, restored = trained()
+    if scheduler_first:
+        restored.load_state_dict(saved[1])
+        check(again, 0.7, 0.1)
+    again, restored = trained()
+    loads = [
+        lambda: again.optimizer.load_state_dict(saved[0]),
+        lambda: restored.load_state_dict(saved[1]),
+    ]
+    for load in reversed(loads) if scheduler_first else loads:
+        load()
+    check(again, 0.7, 0.1)
+    restored.step()
+    check(again, 0.025, 0.05)
+
+
+@pytest.mark.parametrize("scheduler_first", [False, True])
+def test_changed_schedule_holds_whichever_of_the_two_is_loaded_first(scheduler_first):
+    training, scheduler = trained()
+    scheduler.step(3)
+    optimizer_state, state = training.optimizer.state_dict(), scheduler.state_dict()
+    again, restored = trained(base_lr=0.4)
+    if not scheduler_first:
+        again.optimizer.load_state_dict(optimizer_state)
+    with pytest.warns(UserWarning, match="base_lr changed"):
+        restored.load_state_dict(state)
+    if scheduler_first:
+        again.optimizer.load_state_dict(optimizer_state)
+    check(again, 0.2, 0.1)
+
+
+def test_optimizer_checkpoint_alone_restores_its_rates():
+    training, _ = trained()
+    training.optimizer.current_lr = 0.7
+    again, _ = trained()
+    again.optimizer.load_state_dict(training.optimizer.state_dict())
+    check(again, 0.7, 0.2)
+
+
+def test_checkpoint_of_more_groups_says_to_add_them_first():
+    _, scheduler = trained(groups=3)
+    again, restored = trained(groups=2)
+    with pytest.raises(ValueError, match="3 param groups, but the scheduler has 2: add the groups"):
+        restored.load_state_dict(scheduler.state_dict())
+    check(again, 0.1, 0.2)
+
+
+def test_whole_state_of_the_graph_is_restored_in_place():
+    training, scheduler = trained()
+    scheduler.step(3)
+    training.optimizer.current_lr = 0.7
+    saved = brainstate.graph.treefy_states(training.optimizer)
+    scheduler.step(5)
+    training.movements()
+    brainstate.graph.update_states(training.optimizer, saved)
+    assert scheduler.epoch == 3
+    check(training, 0.7, 0.1)
+
+
+def test_graph_of_an_optimizer_holds_the_position():
+    training, scheduler = trained()
+    found = brainstate.graph.states(training.optimizer)
+    assert found[("_lr_scheduler", "last_epoch")] is scheduler.last_epoch
+    assert found[("_lr_scheduler", "_current_lrs")] is scheduler.current_lrs
+
+
+def test_deepcopy_and_repr_of_an_optimizer_work():
+    training, scheduler = trained()
+    scheduler.step(3)
+    clone = copy.deepcopy(training.optimizer)
+    assert float(clone.current_lr) == np.float32(0.05)
+    assert clone.lr.epoch == 3
+    assert "last_epoch=3" in repr(training.optimizer)
+
+
+# Sweeps and gradients
+
+
+def loss_after_training(base_lr, values, steps=6):
+    """Train one parameter towards zero and return its loss."""
+    weight = brainstate.ParamState(jnp.array([1.0, -2.0]))
+    scheduler = PiecewiseConstantSchedule(base_lr, [2, 4], values)
+    optimizer = braintools.optim.SGD(lr=scheduler)
+    optimizer.register_trainable_weights({"weight": weight})
+
+    def train_step(_):
+        gradients = brainstate.transform.grad(
+            lambda: 0.5 * (weight.value**2).sum(), {"weight": weight}
+        )()
+        optimizer.step(gradients)
+        scheduler.step()
+
+    for_loop(train_step, jnp.arange(steps))
+    return 0.5 * (weight.value**2).sum()
+
+
+def exact_loss(base_lr, values):
+    """Each of two steps a stage shrinks the parameters by 1 - rate."""
+    shrunk = np.prod([(1 - base_lr * value) ** 2 for value in values])
+    return 0.5 * 5.0 * shrunk**2
+
+
+@pytest.mark.parametrize("vmap", [jax.vmap, brainstate.transform.vmap])
+def test_vmapped_sweep_of_base_rates_equals_separate_runs(vmap):
+    base_lrs = jnp.array([0.01, 0.1, 0.3])
+    losses = vmap(lambda base_lr: loss_after_training(base_lr, STAGES))(base_lrs)
+    expected = [exact_loss(float(base_lr), STAGES) for base_lr in base_lrs]
+    np.testing.assert_allclose(losses, expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("grad", [jax.grad, brainstate.transform.grad])
+def test_gradient_of_a_training_run_agrees_with_finite_differences(grad):
+    values = np.array(STAGES)
+    by_value = grad(lambda v: loss_after_training(0.2, v))(jnp.asarray(values, jnp.float32))
+    by_base = grad(lambda base_lr: loss_after_training(base_lr, STAGES))(0.2)
+    step = 1e-6
+    for i, unit in enumerate(np.eye(3)):
+        above, below = (exact_loss(0.2, values + sign * step * unit) for sign in (1, -1))
+        np.testing.assert_allclose(by_value[i], (above - below) / (2 * step), rtol=1e-4)
+    above, below = (exact_loss(0.2 + sign * step, STAGES) for sign in (1, -1))
+    np.testing.assert_allclose(by_base, (above - below) / (2 * step), rtol=1e-4)
