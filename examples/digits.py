@@ -31,7 +31,8 @@ import brainsched
 EPOCHS = 30
 BATCH_SIZE = 32
 SEED = 0
-STAGES = {"boundaries": [15, 25], "values": [1.0, 0.3, 0.03]}
+BOUNDARIES = [15, 25]
+VALUES = [1.0, 0.3, 0.03]
 
 
 class Network(brainstate.nn.Module):
@@ -80,7 +81,7 @@ def main():
     body, head = parameters("body", model.body), parameters("head", model.head)
     weights = body | head
 
-    scheduler = brainsched.PiecewiseConstantSchedule(base_lr=2e-3, **STAGES)
+    scheduler = brainsched.PiecewiseConstantSchedule(2e-3, BOUNDARIES, VALUES)
     optimizer = braintools.optim.Adam(lr=scheduler)
     optimizer.register_trainable_weights(body)
     optimizer.add_param_group(head, lr=1e-3)
@@ -175,7 +176,7 @@ def parse_arguments():
 
 def stages_of(history):
     """Split the history at the boundaries that it has reached."""
-    edges = [0, *STAGES["boundaries"], len(history)]
+    edges = [0, *BOUNDARIES, len(history)]
     return [part for begin, end in itertools.pairwise(edges) if (part := history[begin:end])]
 
 
@@ -208,7 +209,7 @@ def plot(history, path):
     lower.set(ylabel="test accuracy (%)", xlabel="epoch", ylim=(90, 100))
     for axes in (upper, lower):
         axes.grid(alpha=0.3)
-        for boundary in STAGES["boundaries"]:
+        for boundary in BOUNDARIES:
             axes.axvline(boundary, color="grey", linestyle="--", linewidth=1)
     figure.savefig(path, dpi=120)
 

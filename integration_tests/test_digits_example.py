@@ -58,7 +58,8 @@ def uninterrupted(tmp_path_factory):
 
 def test_it_reaches_97_percent_and_prints_the_rates_of_each_stage(tmp_path):
     printed = run(tmp_path)
-    assert float(re.search(r"test accuracy ([\d.]+)%", printed).group(1)) >= 97
+    (accuracy,) = re.findall(r"test accuracy ([\d.]+)%", printed)
+    assert float(accuracy) >= 97
     rows = re.findall(r"│ (\d) +│ (\d+-\d+) +│ (\S+) +│ (\S+) +│ \S+ +│ +[\d.]+% +│", printed)
     assert rows == [
         ("0", "0-14", "2.00e-03", "1.00e-03"),

@@ -4,6 +4,7 @@ import copy
 import json
 import math
 import pickle
+from typing import Any
 
 import brainstate
 import braintools
@@ -17,7 +18,7 @@ from hypothesis import strategies as st
 import brainsched
 from brainsched import PiecewiseConstantSchedule
 
-STAGES = {"base_lr": 0.1, "boundaries": [3, 5], "values": [1.0, 0.1, 0.01]}
+STAGES: dict[str, Any] = {"base_lr": 0.1, "boundaries": [3, 5], "values": [1.0, 0.1, 0.01]}
 
 
 def at(epoch, **changed):

@@ -1,5 +1,7 @@
 """Stepping on the host, in compiled code and in a mix of both: same rates, same bits, one trace."""
 
+from typing import Any
+
 import brainstate
 import jax
 import jax.numpy as jnp
@@ -11,7 +13,7 @@ from hypothesis import strategies as st
 
 from brainsched import LRScheduler, PiecewiseConstantSchedule
 
-STAGES = {"base_lr": 0.1, "boundaries": [3, 5], "values": [1.0, 0.1, 0.01]}
+STAGES: dict[str, Any] = {"base_lr": 0.1, "boundaries": [3, 5], "values": [1.0, 0.1, 0.01]}
 RATES = np.array([0.1] * 3 + [0.01] * 2 + [0.001] * 5, np.float32)  # of epochs 0 to 9
 
 
@@ -72,8 +74,8 @@ def test_get_lr_shows_the_schedule_and_get_last_lr_what_is_applied():
 
 def test_what_get_last_lr_returns_is_a_copy():
     scheduler = PiecewiseConstantSchedule(**STAGES)
-    scheduler.get_last_lr().append(7.0)
-    scheduler.get_lr().append(7.0)
+    scheduler.get_last_lr().clear()
+    scheduler.get_lr().clear()
     assert scheduler.get_last_lr() == scheduler.get_lr() == [np.float32(0.1)]
 
 

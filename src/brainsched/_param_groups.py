@@ -40,10 +40,14 @@ def _scheduled(cls: Any) -> Any:
             scheduler._add_group(group, base)
             _alias(self, scheduler, group)
 
-        def step(self, grads: Any, **extra_args: Any) -> None:
-            super().step(grads, **extra_args)
+        def step(self, *args: Any, **kwargs: Any) -> Any:
             scheduler = self._lr_scheduler
-            if not scheduler._was_called and _has_gradients(self.param_groups[0], grads):
+            before = None if self.opt_state is None else self.opt_state.value
+            result = super().step(*args, **kwargs)
+            if scheduler._was_called:
+                return result
+            # With several groups, braintools leaves the first one out where it has no gradient.
+            if len(self.param_groups) == 1 or self.opt_state.value is not before:
                 scheduler._was_called = True
                 warnings.warn(
                     f"{cls.__name__} does not read its learning rate from the scheduler: its "
@@ -52,6 +56,7 @@ def _scheduled(cls: Any) -> Any:
                     UserWarning,
                     stacklevel=2,
                 )
+            return result
 
         def load_state_dict(self, state_dict: dict[str, Any]) -> None:
             rates = self._lr_scheduler._current_lrs.value
@@ -63,10 +68,6 @@ def _scheduled(cls: Any) -> Any:
     Scheduled.__name__ = Scheduled.__qualname__ = f"Scheduled{cls.__name__}"
     Scheduled.__module__ = cls.__module__
     return Scheduled
-
-
-def _has_gradients(group: dict[str, Any], grads: Any) -> bool:
-    return any(name in grads for name in group["params"])
 
 
 def _alias(optimizer: OptaxOptimizer, scheduler: "LRScheduler", group: int) -> None:

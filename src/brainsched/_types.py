@@ -7,7 +7,7 @@ import numpy as np
 
 Array = np.ndarray | jax.Array
 
-Rate = float | np.ndarray | jax.Array
+Rate = float | np.floating | np.ndarray | jax.Array
 Rates = Rate | Sequence[Rate]
 
 
