@@ -22,16 +22,16 @@ from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
-import brainstate
 import braintools
 import jax
 import jax.numpy as jnp
 import numpy as np
 from brainstate import State, TraceContextError
-from brainstate.graph import Node, register_graph_node_type
+from brainstate.graph import Node
 from jaxtyping import Float, Int
 
-from brainsched import _check, _checkpoint, _config, _param_groups, _upstream
+from brainsched import _check, _checkpoint, _config, _graph, _param_groups, _upstream
+from brainsched._base_rates import BaseRates
 from brainsched._states import EpochState, RatesState
 from brainsched._types import (
     Array,
@@ -94,10 +94,10 @@ class LRScheduler(Node, braintools.optim.LRScheduler):
     _was_called = False
     # The epoch that the host stood at last, and its rates.
     _latest: tuple[Any, list[Array]] = (None, [])
-    # The epoch at which param groups joined or left last, and the rates up to then.
-    _held: tuple[Any, list[Array]] = (None, [])
+    # The epoch at which param groups joined or left last, and the rates held up to then.
+    _waiting: tuple[Any, list[Array]] = (None, [])
     _kernel: Callable[[Any, int], tuple[Array, list[Array]]] | None = None
-    _not_copied = ("optimizer", "_restored_lrs", "_was_called", "_latest", "_held", "_kernel")
+    _not_copied = ("optimizer", "_restored_lrs", "_was_called", "_latest", "_waiting", "_kernel")
 
     def __init__(self, base_lr: Rates = 1e-3, last_epoch: int = 0) -> None:
         if isinstance(base_lr, braintools.optim.Optimizer):
@@ -108,25 +108,16 @@ class LRScheduler(Node, braintools.optim.LRScheduler):
                 f"{type(base_lr).__name__}(lr=scheduler)"
             )
         self.base_lr = base_lr
-        self._listed_lrs = _check.base_rates("base_lr", base_lr)
-        self._given_lrs: dict[int, Rate] = {}
-        epoch = _check.epoch("last_epoch", last_epoch)
-        self._first_epoch = epoch
-        self.last_epoch = EpochState(epoch)
+        bases = BaseRates(tuple(_check.base_rates("base_lr", base_lr)))
+        self._first_epoch = _check.epoch("last_epoch", last_epoch)
+        self.last_epoch = EpochState(self._first_epoch)
         self._current_lrs = RatesState([])
-        self._resize(len(self._listed_lrs), {})
+        self._hold(len(bases.listed), bases)
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
         _config.register(cls)
-        register_graph_node_type(
-            type=cls,
-            flatten=_flatten,
-            set_key=_set_state,
-            pop_key=lambda node, key: node.__dict__.pop(key),
-            create_empty=lambda blueprint: blueprint.build(),
-            clear=lambda node: None,
-        )
+        _graph.register(cls)
 
     # The schedule
 
@@ -258,8 +249,7 @@ class LRScheduler(Node, braintools.optim.LRScheduler):
     @property
     def base_lrs(self) -> list[Rate]:
         """The base rate of each param group, and of those that a list ``base_lr`` waits for."""
-        count = max(self._n_groups, len(self._listed_lrs), *(g + 1 for g in self._given_lrs))
-        return [self._base_lr(group) for group in range(count)]
+        return self._bases.first(max(self._n_groups, self._bases.known))
 
     @property
     def config(self) -> dict[str, Any]:
@@ -298,13 +288,8 @@ class LRScheduler(Node, braintools.optim.LRScheduler):
         """
         _param_groups.join(self, optimizer)
 
-    def _base_lr(self, group: int) -> Rate:
-        given = self._given_lrs.get(group)
-        listed = self._listed_lrs
-        return listed[min(group, len(listed) - 1)] if given is None else given
-
-    def _check_group(self, group: int, lr: Any) -> Rate | None:
-        """Check that a param group may join with the base rate ``lr``; change nothing."""
+    def _check_group(self, group: int, lr: Any, bases: BaseRates) -> BaseRates:
+        """Return ``bases`` with that of a param group, if it may join; change nothing."""
         if not _upstream.created_in_current_trace(self.last_epoch):
             raise TraceContextError(
                 "a scheduler cannot take on a param group while a function is traced: the "
@@ -316,48 +301,40 @@ class LRScheduler(Node, braintools.optim.LRScheduler):
                 f"param group {group} has no rate: the schedule has columns for "
                 f"{self.max_groups} groups"
             )
-        if lr is None:
-            return None
-        lr = _check.rate(f"lr of param group {group}", lr)
-        known = group < len(self._listed_lrs) or group in self._given_lrs
-        if known and not _equal_rates(self._base_lr(group), lr):
-            raise ValueError(
-                f"param group {group} was added with lr={lr}, but its base rate is "
-                f"{self._base_lr(group)}: give one of the two, or the same"
-            )
-        return None if known else lr
+        return bases.adding(group, lr)
 
-    def _add_group(self, group: int, lr: Rate | None) -> None:
-        self._resize(group + 1, {group: lr})
-
-    def _resize(self, groups: int, given: dict[int, Rate | None]) -> None:
+    def _hold(self, groups: int, bases: BaseRates) -> None:
         """Hold rates for ``groups`` param groups; those held already stay as they are."""
         if self.max_groups is not None and groups > self.max_groups:
             raise ValueError(
                 f"base_lr has {groups} entries, but the schedule has columns for "
                 f"{self.max_groups} param groups"
             )
-        self._given_lrs.update({g: lr for g, lr in given.items() if lr is not None})
         self._n_groups = groups
+        self._bases = bases
         self._latest = (None, [])
-        parameters = jax.tree.leaves(
-            [getattr(self, name) for name in _config.parameters(type(self)) if name != "last_epoch"]
-            + list(self._given_lrs.values())
-        )
-        self._on_host = not any(isinstance(leaf, jax.Array) for leaf in parameters)
-        bases = [self._base_lr(group) for group in range(groups)]
-        self._bases = np.asarray(bases, np.float64) if self._on_host else bases
-        traced = any(isinstance(leaf, jax.core.Tracer) for leaf in parameters)
-        self._kernel = None if traced else jax.jit(self._advance_in_jax, static_argnums=1)
+        self._compile()
         # A rate set by hand waits for its group, if the scheduler has moved, until the next step.
-        epoch, held = self._held
-        if epoch is not self.last_epoch.value:
-            held = []
-        held = self._current_lrs.value + held[len(self._current_lrs.value) :]
-        self._held = (self.last_epoch.value, held)
+        present = self._current_lrs.value
+        epoch, waiting = self._waiting
+        waiting = waiting[len(present) :] if epoch is self.last_epoch.value else []
+        held = present + waiting
+        self._waiting = (self.last_epoch.value, held)
         self._current_lrs.replace_structure((held + self.get_lr()[len(held) :])[:groups])
 
     # Evaluation
+
+    def _compile(self) -> None:
+        """Find out where the schedule's numbers are, and how to evaluate it there."""
+        arguments = [
+            getattr(self, name) for name in _config.parameters(type(self)) if name != "last_epoch"
+        ]
+        bases = self._bases.first(self._n_groups)
+        leaves = jax.tree.leaves([arguments, bases])
+        self._on_host = not any(isinstance(leaf, jax.Array) for leaf in leaves)
+        self._base_array = np.asarray(bases, np.float64) if self._on_host else None
+        traced = any(isinstance(leaf, jax.core.Tracer) for leaf in leaves)
+        self._kernel = None if traced else jax.jit(self._advance_in_jax, static_argnums=1)
 
     def _advance(self, epoch: Array, increment: int) -> tuple[Array, list[Array]]:
         """Return ``epoch + increment`` and its rates, where they are: host, device or trace."""
@@ -393,10 +370,11 @@ class LRScheduler(Node, braintools.optim.LRScheduler):
             return _rounded(self._unrounded(epoch, jnp), dtype, jnp)
 
     def _unrounded(self, epoch: Int[Array, "*epoch"], xp: ModuleType) -> Float[Array, "..."]:
-        if isinstance(self._bases, np.ndarray):
-            base_lrs = xp.asarray(self._bases)
+        if self._base_array is not None:
+            base_lrs = xp.asarray(self._base_array)
         else:
-            base_lrs = xp.stack([xp.asarray(base, np.float64) for base in self._bases])
+            bases = self._bases.first(self._n_groups)
+            base_lrs = xp.stack([xp.asarray(base, np.float64) for base in bases])
         return self.formula(epoch[..., None], base_lrs, xp)
 
     def _require_tracking(self, what: str) -> None:
@@ -459,7 +437,7 @@ class LRScheduler(Node, braintools.optim.LRScheduler):
         attributes, states = state
         self.__dict__.update(attributes)
         self.__dict__.update({name: cls(value) for name, (cls, value) in states.items()})
-        self._resize(self._n_groups, {})
+        self._hold(self._n_groups, self._bases)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "LRScheduler":
         duplicate = type(self).__new__(type(self))
@@ -479,55 +457,3 @@ def _same_on_host(rates: list[Array], others: list[Array]) -> bool:
         type(rate) is np.ndarray and type(other) is np.ndarray and rate == other
         for rate, other in zip(rates, others, strict=True)
     )
-
-
-def _equal_rates(rate: Rate, other: Rate) -> bool:
-    """Whether two base rates are equal once rounded; those on a device or traced never are."""
-    if isinstance(rate, jax.Array) or isinstance(other, jax.Array):
-        return rate is other
-    return bool(rate_dtype().type(rate) == rate_dtype().type(other))
-
-
-# As a node of brainstate's graph, a scheduler has its own States for children and nothing else;
-# its arguments, arrays among them, stand in a blueprint that brainstate does not look into.
-
-
-class _Blueprint:
-    """What a copy of a scheduler through brainstate's graph needs besides the States."""
-
-    def __init__(self, scheduler: LRScheduler) -> None:
-        self._scheduler = scheduler
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Blueprint) and self._scheduler is other._scheduler
-
-    def __hash__(self) -> int:
-        return id(self._scheduler)
-
-    def build(self) -> LRScheduler:
-        """Return a copy without States and without an optimizer."""
-        original = self._scheduler
-        copied = type(original).__new__(type(original))
-        copied.__dict__.update(
-            {
-                name: value
-                for name, value in vars(original).items()
-                if name not in original._not_copied and not isinstance(value, State)
-            }
-        )
-        if original._kernel is not None:
-            copied._kernel = jax.jit(copied._advance_in_jax, static_argnums=1)
-        return copied
-
-
-def _flatten(scheduler: LRScheduler) -> tuple[list[tuple[str, State]], _Blueprint]:
-    states = [(name, v) for name, v in vars(scheduler).items() if isinstance(v, State)]
-    return sorted(states), _Blueprint(scheduler)
-
-
-def _set_state(scheduler: LRScheduler, name: str, value: Any) -> None:
-    present = vars(scheduler).get(name)
-    if isinstance(present, State) and isinstance(value, brainstate.TreefyState):
-        present.update_from_ref(value)
-    else:
-        scheduler.__dict__[name] = value

@@ -34,10 +34,10 @@ def _scheduled(cls: Any) -> Any:
                 super().add_param_group(params, **kwargs)
                 return
             group = len(self.param_groups)
-            base = scheduler._check_group(group, kwargs.pop("lr", None))
+            bases = scheduler._check_group(group, kwargs.pop("lr", None), scheduler._bases)
             # Without ``lr=``, or braintools 0.3.0 hides the State that it applies.
             super().add_param_group(params, **kwargs)
-            scheduler._add_group(group, base)
+            scheduler._hold(group + 1, bases)
             _alias(self, scheduler, group)
 
         def step(self, *args: Any, **kwargs: Any) -> Any:
@@ -88,14 +88,13 @@ def join(scheduler: "LRScheduler", optimizer: OptaxOptimizer) -> None:
     if scheduler.optimizer is optimizer and owner is scheduler:
         return
     groups = max(1, len(optimizer.param_groups))
-    bases = {
-        group: scheduler._check_group(group, _given_rate(optimizer, owner, group))
-        for group in range(groups)
-    }
+    bases = scheduler._bases
+    for group in range(groups):
+        bases = scheduler._check_group(group, _given_rate(optimizer, owner, group), bases)
     if scheduler.optimizer is not None:
         leave(scheduler, scheduler.optimizer)
 
-    scheduler._resize(groups, bases)
+    scheduler._hold(groups, bases)
     _upstream.replace_scheduler(optimizer, scheduler)
     for group in range(groups):
         _alias(optimizer, scheduler, group)
@@ -110,9 +109,10 @@ def _given_rate(optimizer: OptaxOptimizer, owner: Any, group: int) -> Any:
     """Return the ``lr=`` that a group was added with, or None."""
     if group == 0:
         return None
-    known = getattr(owner, "_given_lrs", {}).get(group)
     rate = optimizer.param_groups[group]["lr"]
-    return known if isinstance(rate, State) else rate
+    if not isinstance(rate, State):
+        return rate
+    return owner._bases.given.get(group) if hasattr(owner, "_bases") else None
 
 
 def leave(scheduler: "LRScheduler", optimizer: OptaxOptimizer) -> None:

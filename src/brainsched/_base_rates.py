@@ -1,0 +1,66 @@
+"""The base rate of every param group: what its rate is at multiplier 1."""
+
+import dataclasses
+from typing import Any
+
+import jax
+
+from brainsched import _check
+from brainsched._types import Rate, rate_dtype
+
+
+@dataclasses.dataclass(frozen=True)
+class BaseRates:
+    """The ``lr=`` that a group was added with; else its entry in ``base_lr``; else the last one.
+
+    Parameters
+    ----------
+    listed : tuple of rates
+        The entries of ``base_lr``, at least one.
+    given : dict from int to rate
+        The ``lr=`` of groups that ``base_lr`` has no entry for.
+    """
+
+    listed: tuple[Rate, ...]
+    given: dict[int, Rate] = dataclasses.field(default_factory=dict)
+
+    def __getitem__(self, group: int) -> Rate:
+        last = len(self.listed) - 1
+        return self.given[group] if group in self.given else self.listed[min(group, last)]
+
+    def first(self, groups: int) -> list[Rate]:
+        """Return those of the first ``groups`` groups."""
+        return [self[group] for group in range(groups)]
+
+    @property
+    def known(self) -> int:
+        """How many groups have a base rate of their own, joined or waited for."""
+        return max(len(self.listed), *(group + 1 for group in self.given), 0)
+
+    def adding(self, group: int, lr: Any) -> "BaseRates":
+        """Return the base rates once ``group`` is added with ``lr``, which may be None.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If ``lr`` is no rate, or differs from the base rate that the group has already.
+        """
+        if lr is None:
+            return self
+        lr = _check.rate(f"lr of param group {group}", lr)
+        if group >= len(self.listed) and group not in self.given:
+            return dataclasses.replace(self, given={**self.given, group: lr})
+        if not _equal(self[group], lr):
+            raise ValueError(
+                f"param group {group} was added with lr={lr}, but its base rate is "
+                f"{self[group]}: give one of the two, or the same"
+            )
+        return self
+
+
+def _equal(rate: Rate, other: Rate) -> bool:
+    """Whether two rates are equal once rounded; those on a device or traced are not compared."""
+    if isinstance(rate, jax.Array) or isinstance(other, jax.Array):
+        return rate is other
+    to_rate = rate_dtype().type
+    return bool(to_rate(rate) == to_rate(other))
