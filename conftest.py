@@ -1,7 +1,5 @@
 """What holds for every test: shapes are checked at run time, and Hypothesis has no deadline."""
 
-from collections.abc import Iterator
-
 import hypothesis
 import jax
 import jaxtyping
@@ -14,15 +12,19 @@ hypothesis.settings.register_profile("brainsched", deadline=None, max_examples=4
 hypothesis.settings.load_profile("brainsched")
 
 
+_compiled: list[str] = []
+
+
+def _listen(event: str, duration: float, **kwargs: object) -> None:
+    if event == "/jax/core/compile/backend_compile_duration":
+        _compiled.append(str(kwargs["fun_name"]))
+
+
+jax.monitoring.register_event_duration_secs_listener(_listen)
+
+
 @pytest.fixture
-def compilations() -> Iterator[list[str]]:
-    """List the names of the functions that XLA compiles, as it does."""
-    seen: list[str] = []
-
-    def listen(event: str, duration: float, **kwargs: object) -> None:
-        if event == "/jax/core/compile/backend_compile_duration":
-            seen.append(str(kwargs["fun_name"]))
-
-    jax.monitoring.register_event_duration_secs_listener(listen)
-    yield seen
-    jax.monitoring.unregister_event_duration_listener(listen)
+def compilations() -> list[str]:
+    """List the names of the functions that XLA compiles from here on."""
+    _compiled.clear()
+    return _compiled

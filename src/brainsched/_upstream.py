@@ -86,9 +86,8 @@ class AliasState(OptimState):
         return rates[self._entry] if isinstance(rates, list) else rates
 
     def restore_value(self, v: Any) -> None:
-        """Write ``v``, unless it is what stands there: brainstate restores what it only read."""
-        if v is not self._value:
-            self.value = v
+        """Write ``v``, as brainstate does with what a compiled program only read."""
+        self.value = v
 
     def __pretty_repr_item__(self, k: str, v: Any) -> tuple[str, Any] | None:
         """Show the entry alone."""
