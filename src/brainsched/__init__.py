@@ -1,9 +1,10 @@
 """Learning-rate schedules for models trained with brainstate and Flax."""
 
+from brainsched import schedules
 from brainsched._base import LRScheduler
 from brainsched._config import from_config
-from brainsched.schedules import PiecewiseConstantSchedule
+from brainsched.schedules import *  # noqa: F403  (the classes that it lists)
 
 __version__ = "0.1.0"
 
-__all__ = ["LRScheduler", "PiecewiseConstantSchedule", "from_config"]
+__all__ = ["LRScheduler", "from_config", *schedules.__all__]

@@ -1,5 +1,33 @@
 """The schedules: a file for each family, a class for each schedule, a formula for each class."""
 
+from brainsched.schedules.cosine import (
+    CosineAnnealingLR,
+    CosineAnnealingWarmRestarts,
+    WarmupCosineSchedule,
+)
+from brainsched.schedules.cyclic import CyclicLR, OneCycleLR
+from brainsched.schedules.exponential import ExponentialDecayLR, ExponentialLR
+from brainsched.schedules.functional import LambdaLR
 from brainsched.schedules.piecewise_constant import PiecewiseConstantSchedule
+from brainsched.schedules.polynomial import ConstantLR, LinearLR, PolynomialLR
+from brainsched.schedules.steps import MultiStepLR, StepLR
+from brainsched.schedules.warmup import WSD, WarmupScheduler
 
-__all__ = ["PiecewiseConstantSchedule"]
+__all__ = [
+    "WSD",
+    "ConstantLR",
+    "CosineAnnealingLR",
+    "CosineAnnealingWarmRestarts",
+    "CyclicLR",
+    "ExponentialDecayLR",
+    "ExponentialLR",
+    "LambdaLR",
+    "LinearLR",
+    "MultiStepLR",
+    "OneCycleLR",
+    "PiecewiseConstantSchedule",
+    "PolynomialLR",
+    "StepLR",
+    "WarmupCosineSchedule",
+    "WarmupScheduler",
+]

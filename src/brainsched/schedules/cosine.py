@@ -1,0 +1,227 @@
+"""Rates that fall along a cosine: slowly at first, fast half way, slowly at the end."""
+
+from types import ModuleType
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from brainsched import _check, _check_schedule
+from brainsched._base import LRScheduler
+from brainsched._types import Array, Rate, Rates, epoch_dtype, largest_epoch
+from brainsched.schedules._curves import Progress, between, cosine, progress
+
+
+class CosineAnnealingLR(LRScheduler):
+    r"""A rate that falls to ``eta_min`` along a cosine, and stays there.
+
+    .. math::
+
+        \eta_t = \eta_\text{min} + (\eta_\text{base} - \eta_\text{min}) \,
+        \frac{1 + \cos(\pi t / T_\text{max})}{2}, \quad t \le T_\text{max}
+
+    From ``T_max`` on the rate is ``eta_min``, as braintools has it; PyTorch's class of this name
+    goes up again.
+
+    Parameters
+    ----------
+    base_lr : float or sequence of float
+        The first rate, of every param group or one for each.
+    T_max : int
+        The epoch at which the rate reaches ``eta_min``.
+    eta_min : float
+        The last rate, of every param group.
+    last_epoch : int
+        The epoch to begin at.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is not as described; the message names it.
+
+    Examples
+    --------
+    >>> from brainsched.schedules.cosine import CosineAnnealingLR
+    >>> scheduler = CosineAnnealingLR(base_lr=1.0, T_max=90)
+    >>> scheduler.lr_at([0, 30, 45, 60, 90, 100]).ravel().tolist()
+    [1.0, 0.75, 0.5, 0.25, 0.0, 0.0]
+
+    References
+    ----------
+    Loshchilov and Hutter, "SGDR: Stochastic Gradient Descent with Warm Restarts", ICLR 2017.
+    """
+
+    def __init__(
+        self,
+        base_lr: Rates = 1e-3,
+        T_max: int = 50,
+        eta_min: Rate = 0.0,
+        last_epoch: int = 0,
+    ) -> None:
+        self.T_max = _check_schedule.count("T_max", T_max, least=1)
+        self.eta_min = _check.rate("eta_min", eta_min)
+        super().__init__(base_lr, last_epoch)
+
+    def formula(
+        self,
+        epoch: Int[Array, "*epoch 1"],
+        base_lrs: Float[Array, " groups"],
+        xp: ModuleType,
+    ) -> Float[Array, "*epoch groups"]:
+        """Follow the cosine down; see :meth:`LRScheduler.formula`."""
+        at = progress(epoch, self.T_max, xp)
+        return between(base_lrs, self.eta_min, cosine(at, xp))
+
+
+class CosineAnnealingWarmRestarts(LRScheduler):
+    r"""A rate that falls along a cosine again and again, from the base rate.
+
+    .. math::
+
+        \eta_t = \eta_\text{min} + (\eta_\text{base} - \eta_\text{min}) \,
+        \frac{1 + \cos(\pi T_\text{cur} / T_i)}{2}
+
+    with :math:`T_\text{cur}` epochs since the last restart. Cycle :math:`i`, counted from 0, lasts
+    :math:`T_i = T_0 \, T_\text{mult}^i` epochs.
+
+    Parameters
+    ----------
+    base_lr : float or sequence of float
+        The rate at each restart, of every param group or one for each.
+    T_0 : int
+        How many epochs the first cycle lasts.
+    T_mult : int
+        How many times longer each cycle is than the one before.
+    eta_min : float
+        The rate that a cycle falls to, of every param group; the restart comes in its place.
+    last_epoch : int
+        The epoch to begin at.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is not as described; the message names it.
+
+    Examples
+    --------
+    >>> from brainsched.schedules.cosine import CosineAnnealingWarmRestarts
+    >>> scheduler = CosineAnnealingWarmRestarts(base_lr=1.0, T_0=2, T_mult=3)
+    >>> scheduler.lr_at([0, 1, 2, 5, 7, 8]).round(3).ravel().tolist()
+    [1.0, 0.5, 1.0, 0.5, 0.06700000166893005, 1.0]
+
+    References
+    ----------
+    Loshchilov and Hutter, "SGDR: Stochastic Gradient Descent with Warm Restarts", ICLR 2017.
+    """
+
+    def __init__(
+        self,
+        base_lr: Rates = 1e-3,
+        T_0: int = 10,
+        T_mult: int = 1,
+        eta_min: Rate = 0.0,
+        last_epoch: int = 0,
+    ) -> None:
+        self.T_0 = _check_schedule.count("T_0", T_0, least=1)
+        self.T_mult = _check_schedule.count("T_mult", T_mult, least=1)
+        self.eta_min = _check.rate("eta_min", eta_min)
+        starts, lengths = [0], [self.T_0]
+        while self.T_mult > 1 and starts[-1] + lengths[-1] <= largest_epoch():
+            starts.append(starts[-1] + lengths[-1])
+            lengths.append(lengths[-1] * self.T_mult)
+        self._starts = np.asarray(starts, epoch_dtype())
+        self._lengths = np.asarray(lengths, np.float64)
+        super().__init__(base_lr, last_epoch)
+
+    def formula(
+        self,
+        epoch: Int[Array, "*epoch 1"],
+        base_lrs: Float[Array, " groups"],
+        xp: ModuleType,
+    ) -> Float[Array, "*epoch groups"]:
+        """Follow the cosine of the present cycle; see :meth:`LRScheduler.formula`."""
+        if self.T_mult == 1:
+            at = progress(epoch % self.T_0, self.T_0, xp)
+        else:
+            starts, lengths = xp.asarray(self._starts), xp.asarray(self._lengths)
+            cycle = starts.searchsorted(epoch, side="right") - 1
+            since, length = epoch - starts[cycle], lengths[cycle]
+            at = Progress(since / length, (length - since) / length)
+        return between(base_lrs, self.eta_min, cosine(at, xp))
+
+
+class WarmupCosineSchedule(LRScheduler):
+    r"""A rate that rises in a straight line, then falls to ``eta_min`` along a cosine.
+
+    .. math::
+
+        \eta_t = \begin{cases}
+            \eta_\text{start} + (\eta_\text{base} - \eta_\text{start}) \, t / W & t < W \\
+            \eta_\text{min} + (\eta_\text{base} - \eta_\text{min}) \,
+            \frac{1}{2} (1 + \cos(\pi \frac{t - W}{T - W})) & W \le t \le T \\
+            \eta_\text{min} & t > T
+        \end{cases}
+
+    Parameters
+    ----------
+    base_lr : float or sequence of float
+        The highest rate, at :math:`t = W`, of every param group or one for each.
+    warmup_steps : int
+        How many epochs, or updates, the rate rises: :math:`W`.
+    total_steps : int
+        The epoch at which the rate reaches ``eta_min``: :math:`T`, above :math:`W`.
+    warmup_start_lr, eta_min : float
+        The first rate, and the last, of every param group.
+    last_epoch : int
+        The epoch to begin at.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is not as described; the message names it.
+
+    Examples
+    --------
+    >>> from brainsched.schedules.cosine import WarmupCosineSchedule
+    >>> scheduler = WarmupCosineSchedule(base_lr=1.0, warmup_steps=4, total_steps=10)
+    >>> scheduler.lr_at([0, 1, 4, 6, 7, 10]).ravel().tolist()
+    [0.0, 0.25, 1.0, 0.75, 0.5, 0.0]
+
+    References
+    ----------
+    Goyal et al., "Accurate, Large Minibatch SGD: Training ImageNet in 1 Hour", 2017.
+    """
+
+    def __init__(
+        self,
+        base_lr: Rates = 1e-3,
+        warmup_steps: int = 1000,
+        total_steps: int = 10000,
+        warmup_start_lr: Rate = 0.0,
+        eta_min: Rate = 0.0,
+        last_epoch: int = 0,
+    ) -> None:
+        self.warmup_steps = _check_schedule.count("warmup_steps", warmup_steps, least=0)
+        self.total_steps = _check_schedule.count("total_steps", total_steps, least=1)
+        if self.warmup_steps >= self.total_steps:
+            raise ValueError(
+                f"warmup_steps must be less than total_steps, which is {self.total_steps}, "
+                f"got {self.warmup_steps}"
+            )
+        self.warmup_start_lr = _check.rate("warmup_start_lr", warmup_start_lr)
+        self.eta_min = _check.rate("eta_min", eta_min)
+        super().__init__(base_lr, last_epoch)
+
+    def formula(
+        self,
+        epoch: Int[Array, "*epoch 1"],
+        base_lrs: Float[Array, " groups"],
+        xp: ModuleType,
+    ) -> Float[Array, "*epoch groups"]:
+        """Rise, then follow the cosine down; see :meth:`LRScheduler.formula`."""
+        rise = progress(epoch, self.warmup_steps, xp)
+        fall = progress(epoch - self.warmup_steps, self.total_steps - self.warmup_steps, xp)
+        return xp.where(
+            epoch < self.warmup_steps,
+            between(self.warmup_start_lr, base_lrs, rise),
+            between(base_lrs, self.eta_min, cosine(fall, xp)),
+        )

@@ -1,0 +1,218 @@
+"""Rates that rise and fall: again and again, or once."""
+
+from collections.abc import Callable
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from brainsched import _check, _check_schedule
+from brainsched._base import LRScheduler
+from brainsched._base_rates import BaseRates
+from brainsched._types import Array, Rates
+from brainsched.schedules._curves import between, cosine, linear, progress
+from brainsched.schedules._powers import Powers
+from brainsched.schedules.functional import evaluate
+
+ANNEALINGS = {"cos": cosine, "linear": linear}
+
+
+class CyclicLR(LRScheduler):
+    r"""A rate that rises from the base rate to ``max_lr`` and falls back, in cycles.
+
+    .. math::
+
+        \eta_t = \eta_\text{base} + (\eta_\text{max} - \eta_\text{base}) \, x_t \, s_t
+
+    :math:`x_t` goes straight from 0 to 1 and back in cycle :math:`i = 0, 1, \dots`; :math:`s_t` is
+    1 in mode 'triangular', :math:`2^{-i}` in 'triangular2', :math:`\gamma^t` in 'exp_range'.
+
+    Parameters
+    ----------
+    base_lr, max_lr : float or sequence of float
+        The lowest and the highest rate, of every param group or one for each.
+    step_size_up, step_size_down : int
+        For how many epochs, or updates, the rate rises and falls. By default both the same, as
+        they always are in braintools 0.3.0, against its documentation.
+    mode, gamma : {'triangular', 'triangular2', 'exp_range'}, float
+        What becomes of the height of the cycles; :math:`\gamma` is in (0, 1].
+    scale_fn : callable, optional
+        In the place of ``mode``: from a number to :math:`s_t`, in [0, 1]. JAX traces it.
+    scale_mode : {'cycle', 'iterations'}
+        What number: that of the cycle, from 1.0, or the epoch.
+    last_epoch : int
+        The epoch to begin at.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is not as described; the message names it.
+
+    Examples
+    --------
+    >>> from brainsched.schedules.cyclic import CyclicLR
+    >>> CyclicLR(0.0, 1.0, step_size_up=2, mode="triangular2").lr_at(range(8)).ravel().tolist()
+    [0.0, 0.5, 1.0, 0.5, 0.0, 0.25, 0.5, 0.25]
+
+    References
+    ----------
+    Smith, "Cyclical Learning Rates for Training Neural Networks", WACV 2017.
+    """
+
+    def __init__(
+        self,
+        base_lr: Rates = 1e-3,
+        max_lr: Rates = 1e-2,
+        step_size_up: int = 2000,
+        step_size_down: int | None = None,
+        mode: str = "triangular",
+        gamma: float = 1.0,
+        scale_fn: Callable[[Any], Any] | None = None,
+        scale_mode: str = "cycle",
+        last_epoch: int = 0,
+    ) -> None:
+        self.max_lr = max_lr
+        self._max_lrs = BaseRates(tuple(_check.base_rates("max_lr", max_lr)))
+        self.step_size_up = _check_schedule.count("step_size_up", step_size_up, least=1)
+        self.step_size_down = (
+            self.step_size_up
+            if step_size_down is None
+            else _check_schedule.count("step_size_down", step_size_down, least=1)
+        )
+        self._period = _check_schedule.count(
+            "step_size_up + step_size_down", self.step_size_up + self.step_size_down, least=2
+        )
+        modes = ["triangular", "triangular2", "exp_range"]
+        self.mode = _check_schedule.one_of("mode", mode, modes)
+        self.gamma = _check_schedule.within("gamma", gamma, "(0, 1]")
+        self.scale_fn = None if scale_fn is None else _check_schedule.function("scale_fn", scale_fn)
+        self.scale_mode = _check_schedule.one_of("scale_mode", scale_mode, ["cycle", "iterations"])
+        self._powers = Powers(self.gamma if mode == "exp_range" else 0.5)
+        super().__init__(base_lr, last_epoch)
+
+    def _compile(self) -> None:
+        super()._compile()
+        self._on_host &= self.scale_fn is None  # the user's function runs in JAX
+
+    def formula(
+        self,
+        epoch: Int[Array, "*epoch 1"],
+        base_lrs: Float[Array, " groups"],
+        xp: ModuleType,
+    ) -> Float[Array, "*epoch groups"]:
+        """Rise and fall, and scale; see :meth:`LRScheduler.formula`."""
+        max_lrs = self._max_lrs.first(len(base_lrs))
+        top = xp.stack([xp.asarray(rate, np.float64) for rate in max_lrs])
+        position = epoch % self._period
+        rise = progress(position, self.step_size_up, xp).done
+        fall = progress(position - self.step_size_up, self.step_size_down, xp).left
+        height = rise * fall * self._scale(epoch, xp)
+        return base_lrs * (1 - height) + top * height
+
+    def _scale(self, epoch: Int[Array, "*epoch 1"], xp: ModuleType) -> Any:
+        cycle = epoch // self._period
+        if self.scale_fn is not None:
+            counts = epoch if self.scale_mode == "iterations" else cycle + 1.0
+            return evaluate("scale_fn", self.scale_fn, counts)
+        if self.mode == "triangular":
+            return 1.0
+        return self._powers(cycle if self.mode == "triangular2" else epoch, xp)
+
+
+class OneCycleLR(LRScheduler):
+    r"""A rate that rises to ``max_lr`` once, and falls to far below where it began.
+
+    From ``max_lr / div_factor`` straight to ``max_lr``, at ``t = pct_start * total_steps``; from
+    there by the strategy to ``max_lr / final_div_factor``, at ``total_steps``; then constant. In
+    PyTorch's class the way up follows the strategy too, and the last rate is the first one
+    divided by ``final_div_factor``.
+
+    Parameters
+    ----------
+    max_lr : float or sequence of float
+        The highest rate, of every param group or one for each: here the base rate is this.
+    total_steps : int, optional
+        The epoch at which the last rate is reached. Default: ``epochs * steps_per_epoch``.
+    epochs, steps_per_epoch : int, optional
+        Needed together where ``total_steps`` is not given.
+    pct_start : float
+        The share of the steps for the way up, in (0, 1).
+    anneal_strategy : {'cos', 'linear'}
+        The way down.
+    div_factor, final_div_factor : float
+        How many times higher ``max_lr`` is than the first and the last rate: 1 or more.
+    last_epoch : int
+        The epoch to begin at.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is not as described; the message names it.
+
+    Examples
+    --------
+    >>> from brainsched.schedules.cyclic import OneCycleLR
+    >>> scheduler = OneCycleLR(max_lr=1.0, total_steps=8, pct_start=0.25, div_factor=4.0)
+    >>> scheduler.lr_at([0, 1, 2, 4, 8]).round(4).ravel().tolist()
+    [0.25, 0.625, 1.0, 0.75, 9.999999747378752e-05]
+
+    References
+    ----------
+    Smith and Topin, "Super-Convergence", 2018, https://arxiv.org/abs/1708.07120.
+    """
+
+    def __init__(
+        self,
+        max_lr: Rates = 1e-2,
+        total_steps: int | None = None,
+        epochs: int | None = None,
+        steps_per_epoch: int | None = None,
+        pct_start: float = 0.3,
+        anneal_strategy: str = "cos",
+        div_factor: float = 25.0,
+        final_div_factor: float = 1e4,
+        last_epoch: int = 0,
+    ) -> None:
+        _check.base_rates("max_lr", max_lr)
+        self.max_lr = max_lr
+        self.epochs, self.steps_per_epoch = epochs, steps_per_epoch
+        self.total_steps = _total_steps(total_steps, epochs, steps_per_epoch)
+        self.pct_start = _check_schedule.within("pct_start", pct_start, "(0, 1)")
+        self.anneal_strategy = _check_schedule.one_of(
+            "anneal_strategy", anneal_strategy, list(ANNEALINGS)
+        )
+        self.div_factor = _check_schedule.within("div_factor", div_factor, "[1, inf)")
+        self.final_div_factor = _check_schedule.within(
+            "final_div_factor", final_div_factor, "[1, inf)"
+        )
+        super().__init__(max_lr, last_epoch)
+
+    def formula(
+        self,
+        epoch: Int[Array, "*epoch 1"],
+        base_lrs: Float[Array, " groups"],
+        xp: ModuleType,
+    ) -> Float[Array, "*epoch groups"]:
+        """Rise, then anneal; see :meth:`LRScheduler.formula`."""
+        peak = self.pct_start * self.total_steps
+        rise = progress(epoch, peak, xp)
+        fall = progress(epoch - peak, self.total_steps - peak, xp)
+        anneal = ANNEALINGS[self.anneal_strategy]
+        return xp.where(
+            epoch < peak,
+            between(base_lrs * (1 / self.div_factor), base_lrs, rise),
+            between(base_lrs, base_lrs * (1 / self.final_div_factor), anneal(fall, xp)),
+        )
+
+
+def _total_steps(total_steps: Any, epochs: Any, steps_per_epoch: Any) -> int:
+    if total_steps is None and (epochs is None or steps_per_epoch is None):
+        raise ValueError("OneCycleLR needs total_steps, or both epochs and steps_per_epoch")
+    if epochs is not None:
+        epochs = _check_schedule.count("epochs", epochs, least=1)
+    if steps_per_epoch is not None:
+        steps_per_epoch = _check_schedule.count("steps_per_epoch", steps_per_epoch, least=1)
+    if total_steps is None:
+        return _check_schedule.count("epochs * steps_per_epoch", epochs * steps_per_epoch, least=1)
+    return _check_schedule.count("total_steps", total_steps, least=1)

@@ -1,0 +1,139 @@
+"""Rates that fall, or grow, by a constant factor in a constant time."""
+
+from types import ModuleType
+
+from jaxtyping import Float, Int
+
+from brainsched import _check, _check_schedule
+from brainsched._base import LRScheduler
+from brainsched._types import Array, Rate, Rates
+from brainsched.schedules._powers import Powers
+
+
+class ExponentialLR(LRScheduler):
+    r"""A rate that is multiplied by ``gamma`` at every epoch.
+
+    .. math::
+
+        \eta_t = \eta_\text{base} \, \gamma^t
+
+    Parameters
+    ----------
+    base_lr : float or sequence of float
+        The first rate, of every param group or one for each.
+    gamma : float
+        The factor of each epoch, in (0, 1]. For a rate that grows there is
+        :class:`ExponentialDecayLR`.
+    last_epoch : int
+        The epoch to begin at.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is not as described; the message names it.
+
+    Examples
+    --------
+    >>> from brainsched.schedules.exponential import ExponentialLR
+    >>> ExponentialLR(base_lr=0.5, gamma=0.5).lr_at(range(4)).ravel().tolist()
+    [0.5, 0.25, 0.125, 0.0625]
+
+    References
+    ----------
+    Bottou, "Stochastic Gradient Descent Tricks", Neural Networks: Tricks of the Trade, 2012.
+    """
+
+    def __init__(self, base_lr: Rates = 1e-3, gamma: float = 0.95, last_epoch: int = 0) -> None:
+        self.gamma = _check_schedule.within("gamma", gamma, "(0, 1]")
+        self._powers = Powers(self.gamma)
+        super().__init__(base_lr, last_epoch)
+
+    def formula(
+        self,
+        epoch: Int[Array, "*epoch 1"],
+        base_lrs: Float[Array, " groups"],
+        xp: ModuleType,
+    ) -> Float[Array, "*epoch groups"]:
+        """Look the power up and multiply; see :meth:`LRScheduler.formula`."""
+        return base_lrs * self._powers(epoch, xp)
+
+
+class ExponentialDecayLR(LRScheduler):
+    r"""A rate that is multiplied by ``decay_rate`` every ``decay_steps`` steps, or on the way.
+
+    .. math::
+
+        \eta_t = \eta_\text{base} \, r^{s / \text{decay\_steps}},
+        \quad s = \max(t - \text{transition\_begin}, 0)
+
+    Parameters
+    ----------
+    base_lr : float or sequence of float
+        The first rate, of every param group or one for each.
+    decay_steps : int
+        In how many epochs, or updates, the rate changes by ``decay_rate``.
+    decay_rate : float
+        The factor :math:`r`, above 0. Above 1 the rate grows, at most to the largest float32.
+    transition_begin : int
+        The epoch up to which the rate stays as it is.
+    staircase : bool
+        Whether the exponent is rounded down, so that the rate changes in steps.
+    end_value : float, optional
+        The lowest rate with a ``decay_rate`` below 1, the highest with one above 1.
+    last_epoch : int
+        The epoch to begin at.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is not as described; the message names it.
+
+    Examples
+    --------
+    >>> from brainsched.schedules.exponential import ExponentialDecayLR
+    >>> scheduler = ExponentialDecayLR(base_lr=0.5, decay_steps=10, decay_rate=0.25)
+    >>> scheduler.lr_at([0, 5, 10]).ravel().tolist()
+    [0.5, 0.25, 0.125]
+
+    References
+    ----------
+    The same as ``optax.exponential_decay``, https://optax.readthedocs.io.
+    """
+
+    def __init__(
+        self,
+        base_lr: Rates = 1e-3,
+        decay_steps: int = 1000,
+        decay_rate: float = 0.96,
+        transition_begin: int = 0,
+        staircase: bool = False,
+        end_value: Rate | None = None,
+        last_epoch: int = 0,
+    ) -> None:
+        self.decay_steps = _check_schedule.count("decay_steps", decay_steps, least=1)
+        self.decay_rate = _check_schedule.within("decay_rate", decay_rate, "(0, inf)")
+        self.transition_begin = _check_schedule.count("transition_begin", transition_begin, least=0)
+        self.staircase = _check_schedule.flag("staircase", staircase)
+        self.end_value = None if end_value is None else _check.rate("end_value", end_value)
+        self._powers = Powers(self.decay_rate)
+        super().__init__(base_lr, last_epoch)
+
+    def formula(
+        self,
+        epoch: Int[Array, "*epoch 1"],
+        base_lrs: Float[Array, " groups"],
+        xp: ModuleType,
+    ) -> Float[Array, "*epoch groups"]:
+        """Raise to the power and bound; see :meth:`LRScheduler.formula`."""
+        steps = xp.maximum(epoch - self.transition_begin, 0)
+        if self.staircase:
+            factors = self._powers(steps // self.decay_steps, xp)
+        else:
+            exponents = xp.minimum(steps * (1 / self.decay_steps), self._powers.last)
+            factors = self.decay_rate**exponents
+        rates = base_lrs * factors
+        if self.end_value is not None and self.decay_rate < 1:
+            return xp.maximum(rates, self.end_value)
+        if self.end_value is not None and self.decay_rate > 1:
+            return xp.minimum(rates, self.end_value)
+        return xp.minimum(rates, _check.LARGEST_RATE)

@@ -1,0 +1,98 @@
+"""Rates that follow a function of the user's."""
+
+from collections.abc import Callable, Sequence
+from types import ModuleType
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float, Int
+
+from brainsched import _check, _check_schedule
+from brainsched._base import LRScheduler
+from brainsched._types import Array, Rates
+
+Multiplier = Callable[[Any], Any]
+
+
+def evaluate(name: str, function: Multiplier, counts: Array) -> jax.Array:
+    """Return what a user's function of one number gives for each of ``counts``."""
+
+    def result(count: jax.Array) -> jax.Array:
+        value = _check.rate(f"the result of {name}", jnp.asarray(function(count)))
+        return jnp.asarray(value, np.float64)
+
+    counts = jnp.asarray(counts)
+    return jax.vmap(result)(counts.ravel()).reshape(counts.shape)
+
+
+class LambdaLR(LRScheduler):
+    r"""A rate with a multiplier that is any function of the epoch.
+
+    .. math::
+
+        \eta_t = \eta_\text{base} \, \lambda(t)
+
+    Parameters
+    ----------
+    base_lr : float or sequence of float
+        The rate at multiplier 1, of every param group or one for each.
+    lr_lambda : callable, or sequence of callable
+        From the epoch, an integer scalar, to the multiplier: one function for all param groups,
+        or one for each. JAX traces it, on the host too: ``jnp.where`` in the place of ``if``.
+    last_epoch : int
+        The epoch to begin at.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is not as described, or if ``lr_lambda`` returns anything but one number.
+
+    Notes
+    -----
+    It is calculated with 64-bit types. What it returns must be finite; below 0 it counts as 0.
+
+    Examples
+    --------
+    >>> import jax.numpy as jnp
+    >>> from brainsched.schedules.functional import LambdaLR
+    >>> scheduler = LambdaLR(base_lr=0.5, lr_lambda=lambda epoch: 1 / jnp.sqrt(1 + epoch))
+    >>> scheduler.lr_at([0, 3, 15]).ravel().tolist()
+    [0.5, 0.25, 0.125]
+
+    References
+    ----------
+    The class of this name in PyTorch, ``torch.optim.lr_scheduler.LambdaLR``.
+    """
+
+    def __init__(
+        self, base_lr: Rates, lr_lambda: Multiplier | Sequence[Multiplier], last_epoch: int = 0
+    ) -> None:
+        self.lr_lambda = lr_lambda
+        if callable(lr_lambda):
+            self._functions = {"lr_lambda": lr_lambda}
+        else:
+            entries = _check.sequence("lr_lambda", lr_lambda, "functions, or one function")
+            if not entries:
+                raise ValueError("lr_lambda must have at least one function, got an empty sequence")
+            self._functions = {
+                f"lr_lambda[{group}]": _check_schedule.function(f"lr_lambda[{group}]", entry)
+                for group, entry in enumerate(entries)
+            }
+            self.max_groups = len(entries)
+        super().__init__(base_lr, last_epoch)
+
+    def _compile(self) -> None:
+        super()._compile()
+        self._on_host = False  # the user's function runs in JAX, wherever the epoch is
+
+    def formula(
+        self,
+        epoch: Int[Array, "*epoch 1"],
+        base_lrs: Float[Array, " groups"],
+        xp: ModuleType,
+    ) -> Float[Array, "*epoch groups"]:
+        """Evaluate the functions; see :meth:`LRScheduler.formula`."""
+        columns = [evaluate(name, function, epoch) for name, function in self._functions.items()]
+        return base_lrs * xp.concatenate(columns, axis=-1)[..., : len(base_lrs)]

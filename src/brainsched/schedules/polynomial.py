@@ -1,0 +1,184 @@
+"""Rates that follow a power of the time that is left, a straight line, or a step."""
+
+from types import ModuleType
+
+from jaxtyping import Float, Int
+
+from brainsched import _check_schedule
+from brainsched._base import LRScheduler
+from brainsched._types import Array, Rates
+from brainsched.schedules._curves import between, progress
+
+
+class PolynomialLR(LRScheduler):
+    r"""A rate that falls to 0 like a power of the time that is left.
+
+    .. math::
+
+        \eta_t = \eta_\text{base} \left(1 - \frac{\min(t, T)}{T}\right)^p
+
+    Parameters
+    ----------
+    base_lr : float or sequence of float
+        The first rate, of every param group or one for each.
+    total_iters : int
+        The epoch from which the rate is 0: :math:`T`.
+    power : float
+        The power :math:`p`, above 0: 1 for a straight line.
+    last_epoch : int
+        The epoch to begin at.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is not as described; the message names it.
+
+    Examples
+    --------
+    >>> from brainsched.schedules.polynomial import PolynomialLR
+    >>> scheduler = PolynomialLR(base_lr=1.0, total_iters=8, power=2.0)
+    >>> scheduler.lr_at([0, 2, 4, 6, 8, 9]).ravel().tolist()
+    [1.0, 0.5625, 0.25, 0.0625, 0.0, 0.0]
+
+    References
+    ----------
+    Chen et al., "DeepLab: Semantic Image Segmentation with Deep Convolutional Nets, Atrous
+    Convolution, and Fully Connected CRFs", IEEE TPAMI 2017.
+    """
+
+    def __init__(
+        self,
+        base_lr: Rates = 1e-3,
+        total_iters: int = 5,
+        power: float = 1.0,
+        last_epoch: int = 0,
+    ) -> None:
+        self.total_iters = _check_schedule.count("total_iters", total_iters, least=1)
+        self.power = _check_schedule.within("power", power, "(0, inf)")
+        super().__init__(base_lr, last_epoch)
+
+    def formula(
+        self,
+        epoch: Int[Array, "*epoch 1"],
+        base_lrs: Float[Array, " groups"],
+        xp: ModuleType,
+    ) -> Float[Array, "*epoch groups"]:
+        """Raise the share that is left to the power; see :meth:`LRScheduler.formula`."""
+        return base_lrs * progress(epoch, self.total_iters, xp).left ** self.power
+
+
+class LinearLR(LRScheduler):
+    r"""A rate whose multiplier goes from one factor to another in a straight line.
+
+    .. math::
+
+        \eta_t = \eta_\text{base} \left(s + (e - s) \frac{\min(t, T)}{T}\right)
+
+    Parameters
+    ----------
+    base_lr : float or sequence of float
+        The rate at multiplier 1, of every param group or one for each.
+    start_factor, end_factor : float
+        The first multiplier :math:`s`, and the last :math:`e`, in [0, 1].
+    total_iters : int
+        The epoch from which the multiplier is ``end_factor``: :math:`T`. 0: from the first.
+    last_epoch : int
+        The epoch to begin at.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is not as described; the message names it.
+
+    Examples
+    --------
+    >>> from brainsched.schedules.polynomial import LinearLR
+    >>> scheduler = LinearLR(base_lr=0.5, start_factor=0.25, total_iters=3)
+    >>> scheduler.lr_at([0, 1, 2, 3, 4]).ravel().tolist()
+    [0.125, 0.25, 0.375, 0.5, 0.5]
+
+    References
+    ----------
+    Goyal et al., "Accurate, Large Minibatch SGD: Training ImageNet in 1 Hour", 2017.
+    """
+
+    def __init__(
+        self,
+        base_lr: Rates = 1e-3,
+        start_factor: float = 1.0 / 3,
+        end_factor: float = 1.0,
+        total_iters: int = 5,
+        last_epoch: int = 0,
+    ) -> None:
+        self.start_factor = _check_schedule.within("start_factor", start_factor, "[0, 1]")
+        self.end_factor = _check_schedule.within("end_factor", end_factor, "[0, 1]")
+        self.total_iters = _check_schedule.count("total_iters", total_iters, least=0)
+        super().__init__(base_lr, last_epoch)
+
+    def formula(
+        self,
+        epoch: Int[Array, "*epoch 1"],
+        base_lrs: Float[Array, " groups"],
+        xp: ModuleType,
+    ) -> Float[Array, "*epoch groups"]:
+        """Go from factor to factor; see :meth:`LRScheduler.formula`."""
+        at = progress(epoch, self.total_iters, xp)
+        return base_lrs * between(self.start_factor, self.end_factor, at)
+
+
+class ConstantLR(LRScheduler):
+    r"""A rate that is multiplied by ``factor`` at first, and then is the base rate.
+
+    .. math::
+
+        \eta_t = \begin{cases}
+            \eta_\text{base} \cdot \text{factor} & t < \text{total\_iters} \\
+            \eta_\text{base} & \text{otherwise}
+        \end{cases}
+
+    Parameters
+    ----------
+    base_lr : float or sequence of float
+        The last rate, of every param group or one for each.
+    factor : float
+        The first multiplier, in [0, 1].
+    total_iters : int
+        The epoch from which the multiplier is 1.
+    last_epoch : int
+        The epoch to begin at.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is not as described; the message names it.
+
+    Examples
+    --------
+    >>> from brainsched.schedules.polynomial import ConstantLR
+    >>> ConstantLR(base_lr=0.5, factor=0.5, total_iters=2).lr_at(range(4)).ravel().tolist()
+    [0.25, 0.25, 0.5, 0.5]
+
+    References
+    ----------
+    The class of this name in PyTorch, ``torch.optim.lr_scheduler.ConstantLR``.
+    """
+
+    def __init__(
+        self,
+        base_lr: Rates = 1e-3,
+        factor: float = 1.0 / 3,
+        total_iters: int = 5,
+        last_epoch: int = 0,
+    ) -> None:
+        self.factor = _check_schedule.within("factor", factor, "[0, 1]")
+        self.total_iters = _check_schedule.count("total_iters", total_iters, least=0)
+        super().__init__(base_lr, last_epoch)
+
+    def formula(
+        self,
+        epoch: Int[Array, "*epoch 1"],
+        base_lrs: Float[Array, " groups"],
+        xp: ModuleType,
+    ) -> Float[Array, "*epoch groups"]:
+        """Choose the multiplier; see :meth:`LRScheduler.formula`."""
+        return base_lrs * xp.where(epoch < self.total_iters, self.factor, 1.0)

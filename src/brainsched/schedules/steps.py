@@ -1,0 +1,129 @@
+"""Rates that fall by a constant factor at given epochs."""
+
+from collections.abc import Sequence
+from types import ModuleType
+
+from jaxtyping import Float, Int
+
+from brainsched import _check, _check_schedule
+from brainsched._base import LRScheduler
+from brainsched._types import Array, Rates
+from brainsched.schedules._powers import Powers
+
+
+class StepLR(LRScheduler):
+    r"""A rate that is multiplied by ``gamma`` every ``step_size`` epochs.
+
+    .. math::
+
+        \eta_t = \eta_\text{base} \, \gamma^{\lfloor t / \text{step\_size} \rfloor}
+
+    Parameters
+    ----------
+    base_lr : float or sequence of float
+        The first rate, of every param group or one for each.
+    step_size : int
+        How many epochs a rate holds.
+    gamma : float
+        The factor of each fall, in (0, 1].
+    last_epoch : int
+        The epoch to begin at.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is not as described; the message names it.
+
+    Examples
+    --------
+    >>> from brainsched.schedules.steps import StepLR
+    >>> scheduler = StepLR(base_lr=0.5, step_size=30, gamma=0.5)
+    >>> scheduler.lr_at([0, 29, 30, 60]).ravel().tolist()
+    [0.5, 0.5, 0.25, 0.125]
+
+    References
+    ----------
+    He, Zhang, Ren and Sun, "Deep Residual Learning for Image Recognition", CVPR 2016.
+    """
+
+    def __init__(
+        self,
+        base_lr: Rates = 1e-3,
+        step_size: int = 30,
+        gamma: float = 0.1,
+        last_epoch: int = 0,
+    ) -> None:
+        self.step_size = _check_schedule.count("step_size", step_size, least=1)
+        self.gamma = _check_schedule.within("gamma", gamma, "(0, 1]")
+        self._powers = Powers(self.gamma)
+        super().__init__(base_lr, last_epoch)
+
+    def formula(
+        self,
+        epoch: Int[Array, "*epoch 1"],
+        base_lrs: Float[Array, " groups"],
+        xp: ModuleType,
+    ) -> Float[Array, "*epoch groups"]:
+        """Count the falls so far; see :meth:`LRScheduler.formula`."""
+        return base_lrs * self._powers(epoch // self.step_size, xp)
+
+
+class MultiStepLR(LRScheduler):
+    r"""A rate that is multiplied by ``gamma`` at each milestone.
+
+    .. math::
+
+        \eta_t = \eta_\text{base} \, \gamma^i, \quad
+        i = |\{\, m \in \text{milestones} : m \le t \,\}|
+
+    Parameters
+    ----------
+    base_lr : float or sequence of float
+        The first rate, of every param group or one for each.
+    milestones : sequence of int
+        The epochs at which the rate falls, ascending.
+    gamma : float
+        The factor of each fall, in (0, 1].
+    last_epoch : int
+        The epoch to begin at.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is not as described; the message names the element. braintools 0.3.0
+        sorts milestones that are out of order, where its documentation asks for ascending ones.
+
+    Examples
+    --------
+    >>> from brainsched.schedules.steps import MultiStepLR
+    >>> scheduler = MultiStepLR(base_lr=0.5, milestones=[30, 80], gamma=0.5)
+    >>> scheduler.lr_at([29, 30, 79, 80]).ravel().tolist()
+    [0.5, 0.25, 0.25, 0.125]
+
+    References
+    ----------
+    Zagoruyko and Komodakis, "Wide Residual Networks", BMVC 2016.
+    """
+
+    def __init__(
+        self,
+        base_lr: Rates = 1e-3,
+        milestones: Sequence[int] = (30, 60, 90),
+        gamma: float = 0.1,
+        last_epoch: int = 0,
+    ) -> None:
+        self.milestones = milestones
+        self.gamma = _check_schedule.within("gamma", gamma, "(0, 1]")
+        self._milestones = _check.boundaries("milestones", milestones)
+        self._powers = Powers(self.gamma)
+        super().__init__(base_lr, last_epoch)
+
+    def formula(
+        self,
+        epoch: Int[Array, "*epoch 1"],
+        base_lrs: Float[Array, " groups"],
+        xp: ModuleType,
+    ) -> Float[Array, "*epoch groups"]:
+        """Count the milestones so far; see :meth:`LRScheduler.formula`."""
+        passed = xp.asarray(self._milestones).searchsorted(epoch, side="right")
+        return base_lrs * self._powers(passed, xp)

@@ -1,0 +1,147 @@
+"""Rates that rise in a straight line at first."""
+
+from types import ModuleType
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from brainsched import _check, _check_schedule
+from brainsched._base import LRScheduler
+from brainsched._types import Array, Rate, Rates
+from brainsched.schedules._curves import between, cosine, linear, progress, root
+
+DECAYS = {"linear": linear, "cos": cosine, "sqrt": root}
+
+
+class WarmupScheduler(LRScheduler):
+    r"""A rate that rises to the base rate in a straight line, and stays there.
+
+    .. math::
+
+        \eta_t = \eta_\text{start} + (\eta_\text{base} - \eta_\text{start}) \frac{\min(t, W)}{W}
+
+    Parameters
+    ----------
+    base_lr : float or sequence of float
+        The last rate, of every param group or one for each.
+    warmup_epochs : int
+        The epoch at which the rate reaches the base rate: :math:`W`. 0: at the first.
+    warmup_start_lr : float
+        The first rate, of every param group.
+    last_epoch : int
+        The epoch to begin at.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is not as described; the message names it.
+
+    Examples
+    --------
+    >>> from brainsched.schedules.warmup import WarmupScheduler
+    >>> scheduler = WarmupScheduler(base_lr=0.5, warmup_epochs=4)
+    >>> scheduler.lr_at(range(6)).ravel().tolist()
+    [0.0, 0.125, 0.25, 0.375, 0.5, 0.5]
+
+    References
+    ----------
+    Goyal et al., "Accurate, Large Minibatch SGD: Training ImageNet in 1 Hour", 2017.
+    """
+
+    def __init__(
+        self,
+        base_lr: Rates = 1e-3,
+        warmup_epochs: int = 5,
+        warmup_start_lr: Rate = 0.0,
+        last_epoch: int = 0,
+    ) -> None:
+        self.warmup_epochs = _check_schedule.count("warmup_epochs", warmup_epochs, least=0)
+        self.warmup_start_lr = _check.rate("warmup_start_lr", warmup_start_lr)
+        super().__init__(base_lr, last_epoch)
+
+    def formula(
+        self,
+        epoch: Int[Array, "*epoch 1"],
+        base_lrs: Float[Array, " groups"],
+        xp: ModuleType,
+    ) -> Float[Array, "*epoch groups"]:
+        """Rise in a straight line; see :meth:`LRScheduler.formula`."""
+        rise = progress(epoch, self.warmup_epochs, xp)
+        return between(self.warmup_start_lr, base_lrs, rise)
+
+
+class WSD(LRScheduler):
+    r"""A rate that rises, stays and falls: warm up, stay, decay.
+
+    It rises to the base rate in a straight line from epoch 0 to :math:`W`, stays there up to
+    :math:`W + S`, and falls to ``eta_min``, which it reaches at :math:`W + S + D`.
+
+    Parameters
+    ----------
+    base_lr : float or sequence of float
+        The highest rate, of every param group or one for each.
+    warmup_steps, stay_steps, decay_steps : int
+        How many epochs, or updates, the rate rises, stays and falls: :math:`W`, :math:`S` and
+        :math:`D`. Only a decay must last 1 at least.
+    warmup_start_lr, eta_min : float
+        The first rate, and the last, of every param group.
+    decay_strategy : {'linear', 'cos', 'sqrt'}
+        How the rate falls: with a share :math:`x` of the decay behind it, the base rate has the
+        weight :math:`1 - x`, :math:`\frac{1}{2} (1 + \cos \pi x)` or :math:`1 - \sqrt{x}`, and
+        ``eta_min`` the rest.
+    last_epoch : int
+        The epoch to begin at.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is not as described; the message names it.
+
+    Examples
+    --------
+    >>> from brainsched.schedules.warmup import WSD
+    >>> scheduler = WSD(base_lr=1.0, warmup_steps=2, stay_steps=3, decay_steps=4)
+    >>> scheduler.lr_at([0, 1, 2, 5, 6, 7, 8, 9]).ravel().tolist()
+    [0.0, 0.5, 1.0, 1.0, 0.75, 0.5, 0.25, 0.0]
+
+    References
+    ----------
+    Hu et al., "MiniCPM: Unveiling the Potential of Small Language Models with Scalable Training
+    Strategies", COLM 2024; for the square root, Hägele et al., "Scaling Laws and Compute-Optimal
+    Training Beyond Fixed Training Durations", NeurIPS 2024.
+    """
+
+    def __init__(
+        self,
+        base_lr: Rates = 1e-3,
+        warmup_steps: int = 1000,
+        stay_steps: int = 8000,
+        decay_steps: int = 1000,
+        warmup_start_lr: Rate = 0.0,
+        eta_min: Rate = 0.0,
+        decay_strategy: str = "linear",
+        last_epoch: int = 0,
+    ) -> None:
+        self.warmup_steps = _check_schedule.count("warmup_steps", warmup_steps, least=0)
+        self.stay_steps = _check_schedule.count("stay_steps", stay_steps, least=0)
+        self.decay_steps = _check_schedule.count("decay_steps", decay_steps, least=1)
+        self.warmup_start_lr = _check.rate("warmup_start_lr", warmup_start_lr)
+        self.eta_min = _check.rate("eta_min", eta_min)
+        self.decay_strategy = _check_schedule.one_of("decay_strategy", decay_strategy, list(DECAYS))
+        super().__init__(base_lr, last_epoch)
+
+    def formula(
+        self,
+        epoch: Int[Array, "*epoch 1"],
+        base_lrs: Float[Array, " groups"],
+        xp: ModuleType,
+    ) -> Float[Array, "*epoch groups"]:
+        """Rise, stay and fall; see :meth:`LRScheduler.formula`."""
+        peak_ends = self.warmup_steps + self.stay_steps
+        rise = progress(epoch, self.warmup_steps, xp)
+        fall = progress(xp.asarray(epoch, np.float64) - peak_ends, self.decay_steps, xp)
+        return xp.where(
+            epoch < self.warmup_steps,
+            between(self.warmup_start_lr, base_lrs, rise),
+            between(base_lrs, self.eta_min, DECAYS[self.decay_strategy](fall, xp)),
+        )

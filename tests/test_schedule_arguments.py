@@ -1,0 +1,269 @@
+"""Bad arguments of the schedules raise at once, and the message says what is accepted."""
+
+import braintools
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from brainstate import ParamState
+
+from brainsched.schedules.cosine import (
+    CosineAnnealingLR,
+    CosineAnnealingWarmRestarts,
+    WarmupCosineSchedule,
+)
+from brainsched.schedules.cyclic import CyclicLR, OneCycleLR
+from brainsched.schedules.exponential import ExponentialDecayLR, ExponentialLR
+from brainsched.schedules.functional import LambdaLR
+from brainsched.schedules.polynomial import ConstantLR, LinearLR, PolynomialLR
+from brainsched.schedules.steps import MultiStepLR, StepLR
+from brainsched.schedules.warmup import WSD, WarmupScheduler
+
+NAN, INF = float("nan"), float("inf")
+
+# Every argument that counts epochs, with the least that it may be
+COUNTS = [
+    (StepLR, "step_size", 1),
+    (ExponentialDecayLR, "decay_steps", 1),
+    (ExponentialDecayLR, "transition_begin", 0),
+    (CosineAnnealingLR, "T_max", 1),
+    (CosineAnnealingWarmRestarts, "T_0", 1),
+    (CosineAnnealingWarmRestarts, "T_mult", 1),
+    (PolynomialLR, "total_iters", 1),
+    (LinearLR, "total_iters", 0),
+    (ConstantLR, "total_iters", 0),
+    (WarmupScheduler, "warmup_epochs", 0),
+    (WarmupCosineSchedule, "warmup_steps", 0),
+    (WarmupCosineSchedule, "total_steps", 1),
+    (CyclicLR, "step_size_up", 1),
+    (CyclicLR, "step_size_down", 1),
+    (OneCycleLR, "total_steps", 1),
+    (WSD, "warmup_steps", 0),
+    (WSD, "stay_steps", 0),
+    (WSD, "decay_steps", 1),
+]
+
+
+@pytest.mark.parametrize(("cls", "name", "least"), COUNTS)
+def test_a_number_of_epochs_is_an_integer_in_range(cls, name, least):
+    for value in (least - 1, -1, 2**31):
+        with pytest.raises(ValueError, match=f"^{name} must be an integer from {least} to 2147483"):
+            cls(**{name: value})
+    for value in (10.0, 10.5, NAN, "10", True, np.bool_(True), [10]):
+        with pytest.raises(TypeError, match=f"^{name} must be an integer, got"):
+            cls(**{name: value})
+    arguments = {"warmup_steps": 0} if name == "total_steps" and cls is not OneCycleLR else {}
+    for value in (np.int64(10), np.array(10), 10):
+        assert getattr(cls(**{name: value}, **arguments), name) == 10
+
+
+# Every argument that is a number but no rate, with its interval and numbers outside of it
+NUMBERS = [
+    (StepLR, "gamma", r"\(0, 1\]", [0, 1.1]),
+    (MultiStepLR, "gamma", r"\(0, 1\]", [0.0, 2]),
+    (ExponentialLR, "gamma", r"\(0, 1\]", [0, 1.0001]),
+    (ExponentialDecayLR, "decay_rate", r"\(0, inf\)", [0, 0.0]),
+    (PolynomialLR, "power", r"\(0, inf\)", [0]),
+    (LinearLR, "start_factor", r"\[0, 1\]", [1.5]),
+    (LinearLR, "end_factor", r"\[0, 1\]", [2]),
+    (ConstantLR, "factor", r"\[0, 1\]", [1.01]),
+    (CyclicLR, "gamma", r"\(0, 1\]", [0, 1.1]),
+    (OneCycleLR, "pct_start", r"\(0, 1\)", [0.0, 1, 30]),
+    (OneCycleLR, "div_factor", r"\[1, inf\)", [0, 0.5]),
+    (OneCycleLR, "final_div_factor", r"\[1, inf\)", [0, 0.99]),
+]
+
+
+@pytest.mark.parametrize(("cls", "name", "interval", "outside"), NUMBERS)
+def test_a_number_is_finite_and_in_its_interval(cls, name, interval, outside):
+    arguments = {"total_steps": 10} if cls is OneCycleLR else {}
+    for value in outside:
+        with pytest.raises(ValueError, match=f"^{name} must be a number in {interval}, got"):
+            cls(**arguments, **{name: value})
+    for value in (-0.5, NAN, INF, -INF):
+        with pytest.raises(ValueError, match=f"^{name} must be finite and not negative, got"):
+            cls(**arguments, **{name: value})
+    for no_number in (True, "0.5", None, [0.5], 0.5j):
+        with pytest.raises(TypeError, match=f"^{name} must be a number, got"):
+            cls(**arguments, **{name: no_number})
+
+
+RATES = [
+    (CosineAnnealingLR, "eta_min"),
+    (CosineAnnealingWarmRestarts, "eta_min"),
+    (WarmupCosineSchedule, "eta_min"),
+    (WarmupCosineSchedule, "warmup_start_lr"),
+    (WarmupScheduler, "warmup_start_lr"),
+    (WSD, "eta_min"),
+    (WSD, "warmup_start_lr"),
+    (ExponentialDecayLR, "end_value"),
+]
+
+
+@pytest.mark.parametrize(("cls", "name"), RATES)
+def test_a_rate_is_finite_and_not_negative(cls, name):
+    for value in (-1e-3, NAN, INF):
+        with pytest.raises(ValueError, match=f"^{name} must be finite and not negative, got"):
+            cls(**{name: value})
+    for no_number in (True, "0.1", [0.1, 0.2]):
+        with pytest.raises(TypeError, match=f"^{name} must be a number, got"):
+            cls(**{name: no_number})
+    with pytest.raises(ValueError, match=rf"^{name} must be a scalar, got an array of shape \(2,"):
+        cls(**{name: jnp.ones(2)})
+
+
+CHOICES = [
+    (CyclicLR, "mode", "'triangular', 'triangular2', 'exp_range'"),
+    (CyclicLR, "scale_mode", "'cycle', 'iterations'"),
+    (OneCycleLR, "anneal_strategy", "'cos', 'linear'"),
+    (WSD, "decay_strategy", "'linear', 'cos', 'sqrt'"),
+]
+
+
+@pytest.mark.parametrize(("cls", "name", "listed"), CHOICES)
+def test_a_choice_that_does_not_exist_is_told_those_that_do(cls, name, listed):
+    arguments = {"total_steps": 10} if cls is OneCycleLR else {}
+    with pytest.raises(ValueError, match=f"^{name} must be one of {listed}, got 'Cos'$"):
+        cls(**arguments, **{name: "Cos"})
+    for value in (None, 1, ["cos"]):
+        with pytest.raises(TypeError, match=f"^{name} must be one of {listed}, got"):
+            cls(**arguments, **{name: value})
+
+
+BAD = [
+    # milestones
+    (
+        MultiStepLR,
+        {"milestones": [60, 30]},
+        ValueError,
+        r"milestones must be in ascending order .* got milestones\[1\] = 30 after 60",
+    ),
+    (
+        MultiStepLR,
+        {"milestones": [10, 30, 30]},
+        ValueError,
+        r"without repeats, got milestones\[2\] = 30",
+    ),
+    (MultiStepLR, {"milestones": [-1, 30]}, ValueError, r"milestones\[0\] must not be negative"),
+    (MultiStepLR, {"milestones": [1, 30.0]}, TypeError, r"milestones\[1\] must be an integer"),
+    (MultiStepLR, {"milestones": [1, True]}, TypeError, r"milestones\[1\] must be an integer"),
+    (MultiStepLR, {"milestones": 30}, TypeError, r"milestones must be a sequence of integers"),
+    (MultiStepLR, {"milestones": None}, TypeError, r"milestones must be a sequence of integers"),
+    # staircase
+    (ExponentialDecayLR, {"staircase": 1}, TypeError, r"staircase must be True or False, got 1"),
+    (ExponentialDecayLR, {"staircase": "no"}, TypeError, r"staircase must be True or False"),
+    # steps that have to fit
+    (
+        WarmupCosineSchedule,
+        {"warmup_steps": 200, "total_steps": 100},
+        ValueError,
+        r"warmup_steps must be less than total_steps, which is 100, got 200",
+    ),
+    (WarmupCosineSchedule, {"warmup_steps": 9, "total_steps": 9}, ValueError, r"must be less than"),
+    (
+        CyclicLR,
+        {"step_size_up": 2**31 - 1},
+        ValueError,
+        r"step_size_up \+ step_size_down must be an integer from 2 to 2147483647, got 4294967294",
+    ),
+    # the steps of one cycle
+    (OneCycleLR, {}, ValueError, r"needs total_steps, or both epochs and steps_per_epoch"),
+    (OneCycleLR, {"epochs": 5}, ValueError, r"needs total_steps, or both epochs and steps_per_"),
+    (OneCycleLR, {"steps_per_epoch": 5}, ValueError, r"needs total_steps, or both epochs and"),
+    (OneCycleLR, {"epochs": 0, "steps_per_epoch": 5}, ValueError, r"epochs must be an integer fr"),
+    (OneCycleLR, {"epochs": 5, "steps_per_epoch": 0.5}, TypeError, r"steps_per_epoch must be an"),
+    (OneCycleLR, {"total_steps": 5, "epochs": -1}, ValueError, r"epochs must be an integer from"),
+    (
+        OneCycleLR,
+        {"epochs": 2**16, "steps_per_epoch": 2**16},
+        ValueError,
+        r"epochs \* steps_per_epoch must be an integer from 1 to 2147483647, got 4294967296",
+    ),
+    # upper rates
+    (CyclicLR, {"max_lr": -1}, ValueError, r"max_lr must be finite and not negative, got -1"),
+    (CyclicLR, {"max_lr": [0.1, NAN]}, ValueError, r"max_lr\[1\] must be finite"),
+    (CyclicLR, {"max_lr": []}, ValueError, r"max_lr must have at least one rate"),
+    (CyclicLR, {"max_lr": "1"}, TypeError, r"max_lr must be a sequence of numbers, or one number"),
+    (OneCycleLR, {"max_lr": INF, "total_steps": 9}, ValueError, r"max_lr must be finite"),
+    (OneCycleLR, {"max_lr": [0.1, True], "total_steps": 9}, TypeError, r"max_lr\[1\] must be a nu"),
+    # functions
+    (CyclicLR, {"scale_fn": 0.5}, TypeError, r"scale_fn must be a function of one argument, got"),
+    (LambdaLR, {"base_lr": 0.1, "lr_lambda": 0.5}, TypeError, r"lr_lambda must be a sequence of"),
+    (LambdaLR, {"base_lr": 0.1, "lr_lambda": []}, ValueError, r"lr_lambda must have at least one"),
+    (
+        LambdaLR,
+        {"base_lr": 0.1, "lr_lambda": [abs, 0.5]},
+        TypeError,
+        r"lr_lambda\[1\] must be a function of one argument, got 0.5",
+    ),
+    (
+        LambdaLR,
+        {"base_lr": [0.1, 0.2], "lr_lambda": [lambda epoch: 1.0]},
+        ValueError,
+        r"base_lr has 2 entries, but the schedule has columns for 1 param groups",
+    ),
+    (
+        LambdaLR,
+        {"base_lr": 0.1, "lr_lambda": lambda epoch: jnp.ones(3)},
+        ValueError,
+        r"the result of lr_lambda must be a scalar, got an array of shape \(3,\)",
+    ),
+    (
+        LambdaLR,
+        {"base_lr": 0.1, "lr_lambda": [lambda epoch: epoch > 3]},
+        TypeError,
+        r"the result of lr_lambda\[0\] must hold real numbers, got an array of bool",
+    ),
+    (
+        CyclicLR,
+        {"scale_fn": lambda cycle: jnp.ones(2)},
+        ValueError,
+        r"the result of scale_fn must be a scalar, got an array of shape \(2,\)",
+    ),
+]
+
+
+@pytest.mark.parametrize(("cls", "arguments", "error", "message"), BAD)
+def test_bad_argument_raises_when_the_schedule_is_built(cls, arguments, error, message):
+    with pytest.raises(error, match=message):
+        cls(**arguments)
+
+
+def test_total_steps_come_before_epochs_as_documented():
+    scheduler = OneCycleLR(total_steps=50, epochs=5, steps_per_epoch=100)
+    assert scheduler.total_steps == 50
+    assert OneCycleLR(epochs=5, steps_per_epoch=100).total_steps == 500
+
+
+def test_step_size_down_is_that_of_the_way_up_unless_given():
+    assert CyclicLR(step_size_up=7).step_size_down == 7
+    assert CyclicLR(step_size_up=7, step_size_down=9).step_size_down == 9
+
+
+def test_an_error_inside_a_users_function_reaches_the_user():
+    with pytest.raises(ZeroDivisionError):
+        LambdaLR(0.1, lambda epoch: 1 / 0)
+    with pytest.raises(jax.errors.TracerBoolConversionError):
+        LambdaLR(0.1, lambda epoch: 1.0 if epoch < 5 else 0.1)
+
+
+@pytest.mark.parametrize(
+    "build",
+    [
+        lambda optimizer: StepLR(optimizer, 30, 0.1),
+        lambda optimizer: CosineAnnealingLR(optimizer, 100),
+        lambda optimizer: LinearLR(optimizer, 0.1),
+        lambda optimizer: LambdaLR(optimizer, lambda epoch: 0.95**epoch),
+    ],
+)
+def test_an_optimizer_in_the_place_of_base_lr_is_told_the_order(build):
+    with pytest.raises(TypeError, match=r"base_lr must be a rate, got the optimizer Adam"):
+        build(braintools.optim.Adam(0.1))
+
+
+def test_more_groups_than_functions_are_an_error_when_the_group_is_added():
+    scheduler = LambdaLR(0.1, [lambda epoch: 1.0])
+    optimizer = braintools.optim.SGD(lr=scheduler)
+    optimizer.register_trainable_weights({"a": ParamState(jnp.ones(2))})
+    with pytest.raises(ValueError, match="param group 1 has no rate"):
+        optimizer.add_param_group({"b": ParamState(jnp.ones(2))})
