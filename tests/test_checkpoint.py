@@ -1,6 +1,7 @@
 """state_dict, config, pickle and deepcopy of a scheduler alone, and the ways back."""
 
 import copy
+import inspect
 import json
 import math
 import pickle
@@ -277,3 +278,30 @@ def test_resumed_at_any_epoch_equals_never_stopped(stop, more, through_copy):
     for _ in range(more):
         resumed.step()
     assert resumed.state_dict() == straight.state_dict()
+
+
+def halving(epoch):
+    return 0.5**epoch
+
+
+def test_a_schedule_with_a_function_is_saved_by_the_functions_name():
+    scheduler = brainsched.LambdaLR(0.5, halving)
+    scheduler.step(3)
+    state = scheduler.state_dict()
+    assert state["config"]["lr_lambda"] == f"{__name__}:halving"
+    restored = brainsched.LambdaLR(0.5, halving)
+    restored.load_state_dict(state)
+    assert restored.get_last_lr() == [0.0625]
+    with pytest.warns(UserWarning, match="lr_lambda changed"):
+        brainsched.LambdaLR(0.5, lambda epoch: 1.0).load_state_dict(state)
+    with pytest.raises(TypeError, match="lr_lambda"):
+        brainsched.from_config(state["config"])
+
+
+def test_signature_is_the_constructors():
+    theirs = inspect.signature(braintools.optim.PiecewiseConstantSchedule.__init__).parameters
+    ours = inspect.signature(PiecewiseConstantSchedule).parameters
+    assert {name: p.default for name, p in ours.items()} == {
+        name: p.default for name, p in theirs.items() if name != "self"
+    }
+    assert list(ours) == list(theirs)[1:]

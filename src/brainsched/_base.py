@@ -16,6 +16,7 @@ Conventions, for every schedule:
 """
 
 import copy
+import inspect
 import reprlib
 from abc import abstractmethod
 from collections.abc import Callable
@@ -87,6 +88,7 @@ class LRScheduler(Node, braintools.optim.LRScheduler):
 
     optimizer: braintools.optim.OptaxOptimizer | None = None
     max_groups: int | None = None
+    __signature__: inspect.Signature
 
     # The applied rates as a checkpoint brought them, until they are written again.
     _restored_lrs: list[Array] | None = None
@@ -116,6 +118,9 @@ class LRScheduler(Node, braintools.optim.LRScheduler):
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
+        signature = inspect.signature(cls.__init__)
+        own = [p for name, p in signature.parameters.items() if name != "self"]
+        cls.__signature__ = signature.replace(parameters=own)  # the metaclass's call hides it
         _config.register(cls)
         _graph.register(cls)
 
@@ -331,7 +336,8 @@ class LRScheduler(Node, braintools.optim.LRScheduler):
         ]
         bases = self._bases.first(self._n_groups)
         leaves = jax.tree.leaves([arguments, bases])
-        self._on_host = not any(isinstance(leaf, jax.Array) for leaf in leaves)
+        # A user's function is evaluated through JAX, wherever the epoch is.
+        self._on_host = not any(isinstance(leaf, jax.Array) or callable(leaf) for leaf in leaves)
         self._base_array = np.asarray(bases, np.float64) if self._on_host else None
         traced = any(isinstance(leaf, jax.core.Tracer) for leaf in leaves)
         self._kernel = None if traced else jax.jit(self._advance_in_jax, static_argnums=1)

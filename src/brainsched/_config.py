@@ -21,7 +21,7 @@ def register(cls: "type[LRScheduler]") -> None:
 
 def parameters(cls: "type[LRScheduler]") -> list[str]:
     """Return the names of the constructor's parameters."""
-    return list(inspect.signature(cls.__init__).parameters)[1:]
+    return list(inspect.signature(cls).parameters)
 
 
 def config(scheduler: "LRScheduler") -> dict[str, Any]:
@@ -101,6 +101,8 @@ def _plain(name: str, value: Any) -> Any:
         raise TypeError(f"{name} is traced, so that the scheduler has no config")
     if hasattr(value, "config"):
         return value.config
+    if callable(value):  # for comparing and reading; from_config cannot call it
+        return f"{value.__module__}:{value.__qualname__}"
     if isinstance(value, np.ndarray | np.generic | jax.Array):
         return np.asarray(value).tolist()
     if isinstance(value, Sequence):

@@ -40,8 +40,8 @@ class CosineAnnealingLR(LRScheduler):
 
     Examples
     --------
-    >>> from brainsched.schedules.cosine import CosineAnnealingLR
-    >>> scheduler = CosineAnnealingLR(base_lr=1.0, T_max=90)
+    >>> import brainsched
+    >>> scheduler = brainsched.CosineAnnealingLR(base_lr=1.0, T_max=90)
     >>> scheduler.lr_at([0, 30, 45, 60, 90, 100]).ravel().tolist()
     [1.0, 0.75, 0.5, 0.25, 0.0, 0.0]
 
@@ -103,8 +103,8 @@ class CosineAnnealingWarmRestarts(LRScheduler):
 
     Examples
     --------
-    >>> from brainsched.schedules.cosine import CosineAnnealingWarmRestarts
-    >>> scheduler = CosineAnnealingWarmRestarts(base_lr=1.0, T_0=2, T_mult=3)
+    >>> import brainsched
+    >>> scheduler = brainsched.CosineAnnealingWarmRestarts(base_lr=1.0, T_0=2, T_mult=3)
     >>> scheduler.lr_at([0, 1, 2, 5, 7, 8]).round(3).ravel().tolist()
     [1.0, 0.5, 1.0, 0.5, 0.06700000166893005, 1.0]
 
@@ -181,8 +181,8 @@ class WarmupCosineSchedule(LRScheduler):
 
     Examples
     --------
-    >>> from brainsched.schedules.cosine import WarmupCosineSchedule
-    >>> scheduler = WarmupCosineSchedule(base_lr=1.0, warmup_steps=4, total_steps=10)
+    >>> import brainsched
+    >>> scheduler = brainsched.WarmupCosineSchedule(base_lr=1.0, warmup_steps=4, total_steps=10)
     >>> scheduler.lr_at([0, 1, 4, 6, 7, 10]).ravel().tolist()
     [0.0, 0.25, 1.0, 0.75, 0.5, 0.0]
 

@@ -33,8 +33,7 @@ class CyclicLR(LRScheduler):
     base_lr, max_lr : float or sequence of float
         The lowest and the highest rate, of every param group or one for each.
     step_size_up, step_size_down : int
-        For how many epochs, or updates, the rate rises and falls. By default both the same, as
-        they always are in braintools 0.3.0, against its documentation.
+        How long it rises and falls; None for both the same, as always in braintools 0.3.0.
     mode, gamma : {'triangular', 'triangular2', 'exp_range'}, float
         What becomes of the height of the cycles; :math:`\gamma` is in (0, 1].
     scale_fn : callable, optional
@@ -51,9 +50,10 @@ class CyclicLR(LRScheduler):
 
     Examples
     --------
-    >>> from brainsched.schedules.cyclic import CyclicLR
-    >>> CyclicLR(0.0, 1.0, step_size_up=2, mode="triangular2").lr_at(range(8)).ravel().tolist()
-    [0.0, 0.5, 1.0, 0.5, 0.0, 0.25, 0.5, 0.25]
+    >>> import brainsched
+    >>> scheduler = brainsched.CyclicLR(0.0, 1.0, step_size_up=2, mode="triangular2")
+    >>> scheduler.lr_at(range(7)).ravel().tolist()
+    [0.0, 0.5, 1.0, 0.5, 0.0, 0.25, 0.5]
 
     References
     ----------
@@ -90,10 +90,6 @@ class CyclicLR(LRScheduler):
         self.scale_mode = _check_schedule.one_of("scale_mode", scale_mode, ["cycle", "iterations"])
         self._powers = Powers(self.gamma if mode == "exp_range" else 0.5)
         super().__init__(base_lr, last_epoch)
-
-    def _compile(self) -> None:
-        super()._compile()
-        self._on_host &= self.scale_fn is None  # the user's function runs in JAX
 
     def formula(
         self,
@@ -152,8 +148,8 @@ class OneCycleLR(LRScheduler):
 
     Examples
     --------
-    >>> from brainsched.schedules.cyclic import OneCycleLR
-    >>> scheduler = OneCycleLR(max_lr=1.0, total_steps=8, pct_start=0.25, div_factor=4.0)
+    >>> import brainsched
+    >>> scheduler = brainsched.OneCycleLR(max_lr=1.0, total_steps=8, pct_start=0.25, div_factor=4.0)
     >>> scheduler.lr_at([0, 1, 2, 4, 8]).round(4).ravel().tolist()
     [0.25, 0.625, 1.0, 0.75, 9.999999747378752e-05]
 

@@ -34,8 +34,8 @@ class ExponentialLR(LRScheduler):
 
     Examples
     --------
-    >>> from brainsched.schedules.exponential import ExponentialLR
-    >>> ExponentialLR(base_lr=0.5, gamma=0.5).lr_at(range(4)).ravel().tolist()
+    >>> import brainsched
+    >>> brainsched.ExponentialLR(base_lr=0.5, gamma=0.5).lr_at(range(4)).ravel().tolist()
     [0.5, 0.25, 0.125, 0.0625]
 
     References
@@ -90,8 +90,8 @@ class ExponentialDecayLR(LRScheduler):
 
     Examples
     --------
-    >>> from brainsched.schedules.exponential import ExponentialDecayLR
-    >>> scheduler = ExponentialDecayLR(base_lr=0.5, decay_steps=10, decay_rate=0.25)
+    >>> import brainsched
+    >>> scheduler = brainsched.ExponentialDecayLR(base_lr=0.5, decay_steps=10, decay_rate=0.25)
     >>> scheduler.lr_at([0, 5, 10]).ravel().tolist()
     [0.5, 0.25, 0.125]
 

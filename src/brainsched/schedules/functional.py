@@ -55,9 +55,9 @@ class LambdaLR(LRScheduler):
 
     Examples
     --------
+    >>> import brainsched
     >>> import jax.numpy as jnp
-    >>> from brainsched.schedules.functional import LambdaLR
-    >>> scheduler = LambdaLR(base_lr=0.5, lr_lambda=lambda epoch: 1 / jnp.sqrt(1 + epoch))
+    >>> scheduler = brainsched.LambdaLR(0.5, lr_lambda=lambda epoch: 1 / jnp.sqrt(1 + epoch))
     >>> scheduler.lr_at([0, 3, 15]).ravel().tolist()
     [0.5, 0.25, 0.125]
 
@@ -82,10 +82,6 @@ class LambdaLR(LRScheduler):
             }
             self.max_groups = len(entries)
         super().__init__(base_lr, last_epoch)
-
-    def _compile(self) -> None:
-        super()._compile()
-        self._on_host = False  # the user's function runs in JAX, wherever the epoch is
 
     def formula(
         self,

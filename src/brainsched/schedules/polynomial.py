@@ -35,8 +35,8 @@ class PolynomialLR(LRScheduler):
 
     Examples
     --------
-    >>> from brainsched.schedules.polynomial import PolynomialLR
-    >>> scheduler = PolynomialLR(base_lr=1.0, total_iters=8, power=2.0)
+    >>> import brainsched
+    >>> scheduler = brainsched.PolynomialLR(base_lr=1.0, total_iters=8, power=2.0)
     >>> scheduler.lr_at([0, 2, 4, 6, 8, 9]).ravel().tolist()
     [1.0, 0.5625, 0.25, 0.0625, 0.0, 0.0]
 
@@ -92,8 +92,8 @@ class LinearLR(LRScheduler):
 
     Examples
     --------
-    >>> from brainsched.schedules.polynomial import LinearLR
-    >>> scheduler = LinearLR(base_lr=0.5, start_factor=0.25, total_iters=3)
+    >>> import brainsched
+    >>> scheduler = brainsched.LinearLR(base_lr=0.5, start_factor=0.25, total_iters=3)
     >>> scheduler.lr_at([0, 1, 2, 3, 4]).ravel().tolist()
     [0.125, 0.25, 0.375, 0.5, 0.5]
 
@@ -154,8 +154,9 @@ class ConstantLR(LRScheduler):
 
     Examples
     --------
-    >>> from brainsched.schedules.polynomial import ConstantLR
-    >>> ConstantLR(base_lr=0.5, factor=0.5, total_iters=2).lr_at(range(4)).ravel().tolist()
+    >>> import brainsched
+    >>> scheduler = brainsched.ConstantLR(base_lr=0.5, factor=0.5, total_iters=2)
+    >>> scheduler.lr_at(range(4)).ravel().tolist()
     [0.25, 0.25, 0.5, 0.5]
 
     References

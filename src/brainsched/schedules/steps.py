@@ -36,8 +36,8 @@ class StepLR(LRScheduler):
 
     Examples
     --------
-    >>> from brainsched.schedules.steps import StepLR
-    >>> scheduler = StepLR(base_lr=0.5, step_size=30, gamma=0.5)
+    >>> import brainsched
+    >>> scheduler = brainsched.StepLR(base_lr=0.5, step_size=30, gamma=0.5)
     >>> scheduler.lr_at([0, 29, 30, 60]).ravel().tolist()
     [0.5, 0.5, 0.25, 0.125]
 
@@ -95,8 +95,8 @@ class MultiStepLR(LRScheduler):
 
     Examples
     --------
-    >>> from brainsched.schedules.steps import MultiStepLR
-    >>> scheduler = MultiStepLR(base_lr=0.5, milestones=[30, 80], gamma=0.5)
+    >>> import brainsched
+    >>> scheduler = brainsched.MultiStepLR(base_lr=0.5, milestones=[30, 80], gamma=0.5)
     >>> scheduler.lr_at([29, 30, 79, 80]).ravel().tolist()
     [0.5, 0.25, 0.25, 0.125]
 

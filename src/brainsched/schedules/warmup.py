@@ -38,8 +38,8 @@ class WarmupScheduler(LRScheduler):
 
     Examples
     --------
-    >>> from brainsched.schedules.warmup import WarmupScheduler
-    >>> scheduler = WarmupScheduler(base_lr=0.5, warmup_epochs=4)
+    >>> import brainsched
+    >>> scheduler = brainsched.WarmupScheduler(base_lr=0.5, warmup_epochs=4)
     >>> scheduler.lr_at(range(6)).ravel().tolist()
     [0.0, 0.125, 0.25, 0.375, 0.5, 0.5]
 
@@ -99,8 +99,8 @@ class WSD(LRScheduler):
 
     Examples
     --------
-    >>> from brainsched.schedules.warmup import WSD
-    >>> scheduler = WSD(base_lr=1.0, warmup_steps=2, stay_steps=3, decay_steps=4)
+    >>> import brainsched
+    >>> scheduler = brainsched.WSD(base_lr=1.0, warmup_steps=2, stay_steps=3, decay_steps=4)
     >>> scheduler.lr_at([0, 1, 2, 5, 6, 7, 8, 9]).ravel().tolist()
     [0.0, 0.5, 1.0, 1.0, 0.75, 0.5, 0.25, 0.0]
 
