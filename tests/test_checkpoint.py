@@ -154,7 +154,11 @@ DAMAGE = [
     ({"last_epoch": -1}, ValueError, r"state_dict\['last_epoch'\] must not be negative, got -1"),
     ({"last_epoch": 2.5}, TypeError, r"state_dict\['last_epoch'\] must be an integer, got 2.5"),
     ({"last_epoch": np.array(2.0)}, TypeError, r"state_dict\['last_epoch'\] must be an integer"),
-    ({"last_epoch": np.array([2, 3])}, ValueError, r"must be a scalar, got the shape \(2,\)"),
+    (
+        {"last_epoch": np.array([2, 3])},
+        ValueError,
+        r"must be a scalar, got an array of shape \(2,\)",
+    ),
     ({"last_epoch": 2**31}, ValueError, r"state_dict\['last_epoch'\] must be at most"),
     ({"last_epoch": None}, TypeError, r"state_dict\['last_epoch'\] must be an integer, got None"),
     ({"current_lrs": [math.nan]}, ValueError, r"\['current_lrs'\]\[0\] must be finite.*nan"),
@@ -294,8 +298,12 @@ def test_a_schedule_with_a_function_is_saved_by_the_functions_name():
     assert restored.get_last_lr() == [0.0625]
     with pytest.warns(UserWarning, match="lr_lambda changed"):
         brainsched.LambdaLR(0.5, lambda epoch: 1.0).load_state_dict(state)
-    with pytest.raises(TypeError, match="lr_lambda"):
-        brainsched.from_config(state["config"])
+    rebuilt = brainsched.from_config(state["config"])
+    assert rebuilt.lr_at(3).item() == 0.0625
+    local = brainsched.LambdaLR(0.5, lambda epoch: 1.0).config
+    for unknown in (local, {**local, "lr_lambda": "no_such_module:halving"}):
+        with pytest.raises(ValueError, match=r"the function '.*', which cannot be imported"):
+            brainsched.from_config(unknown)
 
 
 def test_signature_is_the_constructors():

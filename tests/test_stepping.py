@@ -8,8 +8,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from brainstate.transform import cond, for_loop, jit, scan, vmap, while_loop
-from hypothesis import given
-from hypothesis import strategies as st
 
 from brainsched import LRScheduler, PiecewiseConstantSchedule
 
@@ -346,42 +344,6 @@ def test_repr_reads_like_the_call_with_the_epoch_and_the_rates():
         "PiecewiseConstantSchedule(base_lr=0.1, boundaries=[3, 5], values=[1.0, 0.1, 0.01], "
         "last_epoch=4)  # rates: 0.01"
     )
-
-
-schedulers = st.one_of(
-    st.builds(CosineLR, st.floats(1e-6, 10), st.integers(1, 5000)),
-    st.builds(
-        lambda rates, boundaries: PiecewiseConstantSchedule(
-            rates, sorted(boundaries), np.linspace(1, 0, len(boundaries) + 1)
-        ),
-        st.lists(st.floats(0, 10, allow_subnormal=False), min_size=1, max_size=3),
-        st.sets(st.integers(0, 5000), max_size=6),
-    ),
-)
-
-
-@given(schedulers, st.integers(0, 5000))
-def test_host_compiled_loop_vmap_and_jump_give_the_same_bits(scheduler, start):
-    epochs = np.arange(start, start + 4)
-    expected = np.stack([scheduler.lr_at(int(epoch)) for epoch in epochs])
-    np.testing.assert_array_equal(scheduler.lr_at(epochs), expected)
-    np.testing.assert_array_equal(jax.jit(scheduler.lr_at)(epochs), expected)
-    np.testing.assert_array_equal(jax.vmap(scheduler.lr_at)(epochs), expected)
-
-    scheduler.step(start)
-    for row in expected:  # on the host
-        np.testing.assert_array_equal(scheduler.get_last_lr(), row)
-        scheduler.step()
-
-    def step(_):
-        rates = jnp.stack(scheduler.current_lrs.value)
-        scheduler.step()
-        return rates
-
-    scheduler.step(start)
-    np.testing.assert_array_equal(for_loop(step, jnp.arange(4)), expected)
-    jit(scheduler.step)(epochs[2])
-    np.testing.assert_array_equal(scheduler.get_last_lr(), expected[2])
 
 
 def test_smooth_formula_is_the_float64_value_rounded_once():

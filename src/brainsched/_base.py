@@ -17,11 +17,10 @@ Conventions, for every schedule:
 
 import copy
 import inspect
-import reprlib
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import braintools
 import jax
@@ -32,7 +31,7 @@ from brainstate.graph import Node
 from jaxtyping import Float, Int
 
 from brainsched import _check, _checkpoint, _config, _graph, _param_groups, _upstream
-from brainsched._base_rates import BaseRates
+from brainsched._base_rates import BaseRates, JointBaseRates
 from brainsched._states import EpochState, RatesState
 from brainsched._types import (
     Array,
@@ -43,6 +42,11 @@ from brainsched._types import (
     rate_dtype,
     smallest_rate,
 )
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+_Bases = BaseRates | JointBaseRates
 
 
 class LRScheduler(Node, braintools.optim.LRScheduler):
@@ -99,7 +103,19 @@ class LRScheduler(Node, braintools.optim.LRScheduler):
     # The epoch at which param groups joined or left last, and the rates held up to then.
     _waiting: tuple[Any, list[Array]] = (None, [])
     _kernel: Callable[[Any, int], tuple[Array, list[Array]]] | None = None
-    _not_copied = ("optimizer", "_restored_lrs", "_was_called", "_latest", "_waiting", "_kernel")
+    # The States that a step depends on besides last_epoch, and the one that the formula is of.
+    _memory: tuple[str, ...] = ()
+    _position_name = "last_epoch"
+    # What the class of this name in braintools saves.
+    _braintools_keys: tuple[str, ...] = ("last_epoch", "base_lrs", "current_lrs")
+    _not_copied: tuple[str, ...] = (
+        "optimizer",
+        "_restored_lrs",
+        "_was_called",
+        "_latest",
+        "_waiting",
+        "_kernel",
+    )
 
     def __init__(self, base_lr: Rates = 1e-3, last_epoch: int = 0) -> None:
         if isinstance(base_lr, braintools.optim.Optimizer):
@@ -110,7 +126,10 @@ class LRScheduler(Node, braintools.optim.LRScheduler):
                 f"{type(base_lr).__name__}(lr=scheduler)"
             )
         self.base_lr = base_lr
-        bases = BaseRates(tuple(_check.base_rates("base_lr", base_lr)))
+        self._begin(BaseRates(tuple(_check.base_rates("base_lr", base_lr))), last_epoch)
+
+    def _begin(self, bases: _Bases, last_epoch: int) -> None:
+        """Create the States."""
         self._first_epoch = _check.epoch("last_epoch", last_epoch)
         self.last_epoch = EpochState(self._first_epoch)
         self._current_lrs = RatesState([])
@@ -121,7 +140,8 @@ class LRScheduler(Node, braintools.optim.LRScheduler):
         signature = inspect.signature(cls.__init__)
         own = [p for name, p in signature.parameters.items() if name != "self"]
         cls.__signature__ = signature.replace(parameters=own)  # the metaclass's call hides it
-        _config.register(cls)
+        if cls.formula is not LRScheduler.formula:
+            _config.register(cls)
         _graph.register(cls)
 
     # The schedule
@@ -130,7 +150,7 @@ class LRScheduler(Node, braintools.optim.LRScheduler):
     def formula(
         self,
         epoch: Int[Array, "*epoch 1"],
-        base_lrs: Float[Array, " groups"],
+        base_lrs: Any,
         xp: ModuleType,
     ) -> Float[Array, "*epoch groups"]:
         """Return the rates of every param group: the one method that a schedule writes.
@@ -140,7 +160,7 @@ class LRScheduler(Node, braintools.optim.LRScheduler):
         epoch : integer array of shape ``(*epoch, 1)``
             The epochs asked for, none below 0.
         base_lrs : float64 array of shape ``(groups,)``
-            The base rate of each group.
+            The base rate of each group; in a composition, a tuple of each part's.
         xp : module
             ``numpy``, or ``jax.numpy`` with 64-bit types enabled: what to calculate with.
 
@@ -169,6 +189,7 @@ class LRScheduler(Node, braintools.optim.LRScheduler):
         TypeError, ValueError
             If an epoch is not an integer, is negative or too large.
         """
+        self._require_pure("lr_at()")
         if isinstance(epoch, list | tuple | range):
             epoch = np.asarray(epoch) if len(epoch) else np.zeros(0, epoch_dtype())
         return self._rates(_check.epoch("epoch", epoch))
@@ -227,10 +248,10 @@ class LRScheduler(Node, braintools.optim.LRScheduler):
 
     def get_lr(self) -> list[Array]:
         """Return the scheduled rate of each param group at the present epoch."""
-        epoch = self.last_epoch.value
+        position = self._position.value
         at, rates = self._latest
-        if at is not epoch:
-            _, rates = self._advance(epoch, 0)
+        if at is not position:
+            _, rates = self._advance(position, 0)
         return list(rates)
 
     def get_last_lr(self) -> list[Array]:
@@ -266,13 +287,40 @@ class LRScheduler(Node, braintools.optim.LRScheduler):
         """
         return _config.config(self)
 
+    def plot(self, epochs: int, ax: "Axes | None" = None) -> "Axes":
+        """Draw the scheduled rates of the first epochs, with Matplotlib.
+
+        Parameters
+        ----------
+        epochs : int
+            How many epochs, at least 1.
+        ax : matplotlib.axes.Axes, optional
+            Where to draw. Default: a new figure.
+
+        Returns
+        -------
+        matplotlib.axes.Axes
+            With a line for each param group and a mark at each of ``stage_boundaries``,
+            logarithmic where the rates span two decades or more.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If ``epochs`` is not a positive integer.
+        """
+        from brainsched import _plot
+
+        return _plot.plot(self, epochs, ax)
+
+    @property
+    def stage_boundaries(self) -> Sequence[int]:
+        """The epochs at which another stage of the schedule begins, where it has any."""
+        return ()
+
     def __repr__(self) -> str:
-        names = [name for name in _config.parameters(type(self)) if name != "last_epoch"]
-        arguments = [f"{name}={reprlib.repr(getattr(self, name))}" for name in names]
-        position = self.last_epoch.value
         rates = ", ".join(str(rate) for rate in self._current_lrs.value)
-        arguments.append(f"last_epoch={position}")
-        return f"{type(self).__name__}({', '.join(arguments)})  # rates: {rates}"
+        call = _config.call(self, last_epoch=str(self.last_epoch.value))
+        return f"{call}  # rates: {rates}"
 
     # Param groups
 
@@ -293,7 +341,7 @@ class LRScheduler(Node, braintools.optim.LRScheduler):
         """
         _param_groups.join(self, optimizer)
 
-    def _check_group(self, group: int, lr: Any, bases: BaseRates) -> BaseRates:
+    def _check_group(self, group: int, lr: Any, bases: _Bases) -> _Bases:
         """Return ``bases`` with that of a param group, if it may join; change nothing."""
         if not _upstream.created_in_current_trace(self.last_epoch):
             raise TraceContextError(
@@ -308,7 +356,7 @@ class LRScheduler(Node, braintools.optim.LRScheduler):
             )
         return bases.adding(group, lr)
 
-    def _hold(self, groups: int, bases: BaseRates) -> None:
+    def _hold(self, groups: int, bases: _Bases) -> None:
         """Hold rates for ``groups`` param groups; those held already stay as they are."""
         if self.max_groups is not None and groups > self.max_groups:
             raise ValueError(
@@ -331,29 +379,51 @@ class LRScheduler(Node, braintools.optim.LRScheduler):
 
     def _compile(self) -> None:
         """Find out where the schedule's numbers are, and how to evaluate it there."""
-        arguments = [
-            getattr(self, name) for name in _config.parameters(type(self)) if name != "last_epoch"
-        ]
-        bases = self._bases.first(self._n_groups)
-        leaves = jax.tree.leaves([arguments, bases])
+        leaves = list(self._leaves())
         # A user's function is evaluated through JAX, wherever the epoch is.
         self._on_host = not any(isinstance(leaf, jax.Array) or callable(leaf) for leaf in leaves)
-        self._base_array = np.asarray(bases, np.float64) if self._on_host else None
+        self._base_arrays = (
+            self._bases.arrays(self._n_groups, lambda rates: np.asarray(rates, np.float64))
+            if self._on_host
+            else None
+        )
         traced = any(isinstance(leaf, jax.core.Tracer) for leaf in leaves)
         self._kernel = None if traced else jax.jit(self._advance_in_jax, static_argnums=1)
+
+    def _leaves(self) -> Iterator[Any]:
+        """Yield all that the rates are calculated from: numbers, arrays and functions."""
+        names = [name for name in _config.parameters(type(self)) if name != "last_epoch"]
+        arguments = [getattr(self, name) for name in names]
+        for leaf in jax.tree.leaves([arguments, self._bases.first(self._n_groups)]):
+            if isinstance(leaf, LRScheduler):
+                yield from leaf._leaves()
+            else:
+                yield leaf
+
+    @property
+    def _position(self) -> State:
+        """The State that the formula is a function of."""
+        return getattr(self, self._position_name)
+
+    def _require_pure(self, what: str) -> None:
+        """Raise a TypeError if the rate depends on more than the epoch: ``what`` cannot be."""
 
     def _advance(self, epoch: Array, increment: int) -> tuple[Array, list[Array]]:
         """Return ``epoch + increment`` and its rates, where they are: host, device or trace."""
         if self._on_host and isinstance(epoch, np.ndarray):
-            if increment:
-                if epoch.max() > largest_epoch() - increment:
-                    raise ValueError(f"last_epoch cannot go beyond {largest_epoch()}")
-                epoch = np.asarray(epoch + increment)
+            epoch = self._counted_on(epoch, increment)
             rates = self._rates(epoch)
             return epoch, [rates[..., group] for group in range(self._n_groups)]
         if self._kernel is None or isinstance(epoch, jax.core.Tracer):
             return self._advance_in_jax(epoch, increment)
         return self._kernel(epoch, increment)
+
+    def _counted_on(self, epoch: np.ndarray, increment: int) -> np.ndarray:
+        if not increment:
+            return epoch
+        if epoch.max() > largest_epoch() - increment:
+            raise ValueError(f"last_epoch cannot go beyond {largest_epoch()}")
+        return np.asarray(epoch + increment)
 
     def _advance_in_jax(self, epoch: Array, increment: int) -> tuple[Array, list[Array]]:
         epoch = jnp.add(epoch, increment) if increment else epoch
@@ -376,11 +446,14 @@ class LRScheduler(Node, braintools.optim.LRScheduler):
             return _rounded(self._unrounded(epoch, jnp), dtype, jnp)
 
     def _unrounded(self, epoch: Int[Array, "*epoch"], xp: ModuleType) -> Float[Array, "..."]:
-        if self._base_array is not None:
-            base_lrs = xp.asarray(self._base_array)
-        else:
-            bases = self._bases.first(self._n_groups)
-            base_lrs = xp.stack([xp.asarray(base, np.float64) for base in bases])
+        base_lrs = self._base_arrays
+        if base_lrs is None:
+            base_lrs = self._bases.arrays(
+                self._n_groups,
+                lambda rates: xp.stack([xp.asarray(rate, np.float64) for rate in rates]),
+            )
+        elif xp is jnp:
+            base_lrs = jax.tree.map(jnp.asarray, base_lrs)
         return self.formula(epoch[..., None], base_lrs, xp)
 
     def _require_tracking(self, what: str) -> None:
@@ -397,6 +470,10 @@ class LRScheduler(Node, braintools.optim.LRScheduler):
             )
 
     # Checkpoints and copies
+
+    def _memory_of_braintools(self, applied: list[float]) -> dict[str, Any]:
+        """Return what braintools' class of this name does not save, from its applied rates."""
+        return {}
 
     def state_dict(self) -> dict[str, Any]:
         """Return the position and the rates, as copies in 0-d NumPy arrays.

@@ -1,12 +1,13 @@
 """The base rate of every param group: what its rate is at multiplier 1."""
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 import jax
 
 from brainsched import _check
-from brainsched._types import Rate, rate_dtype
+from brainsched._types import Array, Rate, rate_dtype
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,6 +57,50 @@ class BaseRates:
                 f"{self[group]}: give one of the two, or the same"
             )
         return self
+
+    def arrays(self, groups: int, stack: Callable[[list[Rate]], Array]) -> Array:
+        """Return those of the first ``groups`` groups, as the array that ``stack`` makes."""
+        return stack(self.first(groups))
+
+
+@dataclasses.dataclass(frozen=True)
+class JointBaseRates:
+    """The base rates of a composition: each part has its own, and the first part's are shown.
+
+    Parameters
+    ----------
+    parts : tuple of BaseRates or JointBaseRates
+        The base rates of each part, at least one.
+    """
+
+    parts: tuple["BaseRates | JointBaseRates", ...]
+
+    @property
+    def listed(self) -> tuple[Rate, ...]:
+        """The entries of the first part's ``base_lr``."""
+        return self.parts[0].listed
+
+    @property
+    def given(self) -> dict[int, Rate]:
+        """The ``lr=`` of groups that the first part's ``base_lr`` has no entry for."""
+        return self.parts[0].given
+
+    @property
+    def known(self) -> int:
+        """How many groups have a base rate of their own in some part."""
+        return max(part.known for part in self.parts)
+
+    def first(self, groups: int) -> list[Rate]:
+        """Return the first part's of the first ``groups`` groups."""
+        return self.parts[0].first(groups)
+
+    def adding(self, group: int, lr: Any) -> "JointBaseRates":
+        """Return the base rates once ``group`` joins every part: see :meth:`BaseRates.adding`."""
+        return JointBaseRates(tuple(part.adding(group, lr) for part in self.parts))
+
+    def arrays(self, groups: int, stack: Callable[[list[Rate]], Array]) -> tuple[Any, ...]:
+        """Return a tuple of each part's arrays: see :meth:`BaseRates.arrays`."""
+        return tuple(part.arrays(groups, stack) for part in self.parts)
 
 
 def _equal(rate: Rate, other: Rate) -> bool:

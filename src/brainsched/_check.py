@@ -121,6 +121,20 @@ def base_rates(name: str, value: Any) -> list[float | jax.Array]:
     return [rate(f"{name}[{i}]", entry) for i, entry in enumerate(entries)]
 
 
+def metric(name: str, value: Any) -> Array:
+    """Return a real number, infinite and NaN included, as a float32 scalar array."""
+    if isinstance(value, jax.Array):
+        value = jax.lax.convert_element_type(_real_array(name, value), np.float32)
+    else:
+        value = unwrap(value)
+        if _is_bool(value) or not isinstance(value, numbers.Real):
+            raise TypeError(f"{name} must be a number, got {_shown(value)}")
+        value = np.asarray(value, np.float32)
+    if value.ndim:
+        raise ValueError(f"{name} must be a scalar, got an array of shape {value.shape}")
+    return value
+
+
 def boundaries(name: str, value: Any) -> np.ndarray:
     """Return epochs in strictly ascending order, in the dtype of ``last_epoch``."""
     if isinstance(value, jax.core.Tracer):

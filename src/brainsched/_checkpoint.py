@@ -13,8 +13,7 @@ from brainsched._types import rate_dtype
 if TYPE_CHECKING:
     from brainsched._base import LRScheduler
 
-_BRAINTOOLS_KEYS = ("last_epoch", "base_lrs", "current_lrs")
-_KEYS = (*_BRAINTOOLS_KEYS, "scheduled_lrs", "config")
+_KEYS = ("last_epoch", "base_lrs", "current_lrs", "scheduled_lrs", "config")
 
 
 def save(scheduler: "LRScheduler") -> dict[str, Any]:
@@ -29,28 +28,33 @@ def save(scheduler: "LRScheduler") -> dict[str, Any]:
         "current_lrs": copies(scheduler.get_last_lr()),
         "scheduled_lrs": copies(scheduler.get_lr()),
         "config": scheduler.config,
+        **{name: np.array(getattr(scheduler, name).value) for name in scheduler._memory},
     }
 
 
 def load(scheduler: "LRScheduler", state_dict: Mapping[str, Any]) -> None:
     """Restore what :func:`save` returned: see :meth:`LRScheduler.load_state_dict`."""
-    _check_keys(state_dict)
-    epoch = _check.epoch("state_dict['last_epoch']", _on_host(state_dict["last_epoch"]))
-    if epoch.ndim:
-        raise ValueError(f"state_dict['last_epoch'] must be a scalar, got the shape {epoch.shape}")
-    base_lrs = _rates(state_dict, "base_lrs")
-    applied = _rates(state_dict, "current_lrs")
-    now, rates = scheduler._advance(np.asarray(epoch), 0)
+    ours = _check_keys(state_dict, scheduler)
+    applied = _rates(state_dict, "current_lrs") if "current_lrs" in state_dict else []
+    missing = {} if ours else scheduler._memory_of_braintools(applied)
+    positions = {
+        name: getattr(scheduler, name).check(
+            f"state_dict[{name!r}]", _on_host({**state_dict, **missing}[name])
+        )
+        for name in ("last_epoch", *scheduler._memory)
+    }
+    _, rates = scheduler._advance(positions[scheduler._position_name], 0)
 
-    if "config" in state_dict:
+    if ours:
         scheduled = _rates(state_dict, "scheduled_lrs")
         _check_groups("current_lrs", applied, scheduler)
         _check_groups("scheduled_lrs", scheduled, scheduler)
+        base_lrs = _rates(state_dict, "base_lrs")
         changed = _changed(scheduler, state_dict["config"], base_lrs)
         if changed:
             warnings.warn(
                 f"the checkpoint was saved with another schedule: {', '.join(changed)} changed. "
-                f"The schedule of the code holds from epoch {int(epoch)} on",
+                f"The schedule of the code holds from epoch {positions['last_epoch']} on",
                 UserWarning,
                 stacklevel=3,
             )
@@ -59,7 +63,8 @@ def load(scheduler: "LRScheduler", state_dict: Mapping[str, Any]) -> None:
                 rate if hand == plan else np.asarray(hand, rate_dtype())
                 for rate, hand, plan in zip(rates, applied, scheduled, strict=True)
             ]
-    scheduler.last_epoch.value = now
+    for name, value in positions.items():
+        getattr(scheduler, name).value = value
     scheduler._current_lrs.value = rates
     scheduler._restored_lrs = scheduler._current_lrs.value
 
@@ -68,16 +73,20 @@ def _on_host(value: Any) -> Any:
     return np.asarray(value) if isinstance(value, jax.Array) else value
 
 
-def _check_keys(state_dict: Any) -> None:
+def _check_keys(state_dict: Any, scheduler: "LRScheduler") -> bool:
+    """Check that all keys are there and no other; return whether it is ours, or braintools'."""
     if not isinstance(state_dict, Mapping):
         raise TypeError(f"state_dict must be a dict, got {type(state_dict).__name__}")
-    expected = _KEYS if {"scheduled_lrs", "config"} & set(state_dict) else _BRAINTOOLS_KEYS
+    ours = (*_KEYS, *scheduler._memory)
+    is_ours = any(key in state_dict for key in ours if key not in scheduler._braintools_keys)
+    expected = ours if is_ours else scheduler._braintools_keys
     for key in expected:
         if key not in state_dict:
             raise ValueError(f"state_dict has no {key!r}; expected {', '.join(expected)}")
     for key in state_dict:
         if key not in expected:
-            raise ValueError(f"state_dict has an unknown key {key!r}; expected {', '.join(_KEYS)}")
+            raise ValueError(f"state_dict has an unknown key {key!r}; expected {', '.join(ours)}")
+    return is_ours
 
 
 def _rates(state_dict: Mapping[str, Any], key: str) -> list[float]:

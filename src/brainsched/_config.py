@@ -2,6 +2,8 @@
 
 import inspect
 import math
+import pkgutil
+import reprlib
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -32,6 +34,26 @@ def config(scheduler: "LRScheduler") -> dict[str, Any]:
     return {"class": type(scheduler).__name__, **plain}
 
 
+class _Repr(reprlib.Repr):
+    """Shortens long arguments, and shows a part of a composition as the call that made it."""
+
+    def repr_instance(self, x: Any, level: int) -> str:
+        if type(x).__name__ in _classes:
+            return call(x)
+        return super().repr_instance(x, level)
+
+
+def call(scheduler: "LRScheduler", **replaced: str) -> str:
+    """Return the call that makes a scheduler, as text; ``last_epoch`` only where it is given."""
+    shown = {
+        name: _Repr().repr(getattr(scheduler, name))
+        for name in parameters(type(scheduler))
+        if name != "last_epoch"
+    }
+    arguments = [f"{name}={text}" for name, text in {**shown, **replaced}.items()]
+    return f"{type(scheduler).__name__}({', '.join(arguments)})"
+
+
 def from_config(config: Mapping[str, Any]) -> "LRScheduler":
     """Build a scheduler from its ``config``, as from a YAML or a JSON file.
 
@@ -39,7 +61,8 @@ def from_config(config: Mapping[str, Any]) -> "LRScheduler":
     ----------
     config : mapping
         The name of a scheduler class under ``'class'``, and the arguments of its constructor. An
-        argument that is itself such a mapping becomes a scheduler.
+        argument that is itself such a mapping becomes a scheduler, and a string with a colon,
+        ``'module:function'``, the function: its module is imported.
 
     Returns
     -------
@@ -49,7 +72,8 @@ def from_config(config: Mapping[str, Any]) -> "LRScheduler":
     Raises
     ------
     TypeError, ValueError
-        If the class or an argument is unknown, or an argument is refused by the class.
+        If the class, an argument or a function is unknown, or an argument is refused by the
+        class.
 
     Examples
     --------
@@ -91,7 +115,19 @@ def _built(value: Any) -> Any:
         return from_config(value)
     if isinstance(value, list):
         return [_built(entry) for entry in value]
+    if isinstance(value, str) and ":" in value:
+        return _function(value)
     return value
+
+
+def _function(name: str) -> Any:
+    try:
+        return pkgutil.resolve_name(name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ValueError(
+            f"config has the function {name!r}, which cannot be imported: from_config finds "
+            f"functions that are defined at the top of a module; give others to the class itself"
+        ) from error
 
 
 def _plain(name: str, value: Any) -> Any:
@@ -101,7 +137,7 @@ def _plain(name: str, value: Any) -> Any:
         raise TypeError(f"{name} is traced, so that the scheduler has no config")
     if hasattr(value, "config"):
         return value.config
-    if callable(value):  # for comparing and reading; from_config cannot call it
+    if callable(value):
         return f"{value.__module__}:{value.__qualname__}"
     if isinstance(value, np.ndarray | np.generic | jax.Array):
         return np.asarray(value).tolist()

@@ -30,20 +30,50 @@ def _placed_like(value: np.ndarray, former: Any) -> Array:
     return jax.device_put(value, former.sharding)
 
 
-class EpochState(NormalisedState):
-    """``last_epoch``: a scalar integer, on the host or on a device."""
+class CountState(NormalisedState):
+    """A count of epochs: a scalar integer, on the host or on a device."""
+
+    _what = "a count of epochs"
+
+    @staticmethod
+    def check(name: str, value: Any) -> np.ndarray:
+        """Return a value on the host in the epoch's dtype; below 0 is an error."""
+        count = _check.epoch(name, value)
+        if count.ndim:
+            raise ValueError(f"{name} must be a scalar, got an array of shape {count.shape}")
+        return np.asarray(count)
 
     def normalise(self, value: Any, former: Any) -> Array:
         """Return ``value`` in the epoch's dtype; below 0 on the host is an error."""
         dtype = epoch_dtype()
         if isinstance(value, jax.Array):
             if not np.issubdtype(value.dtype, np.integer):
-                raise TypeError(f"last_epoch must hold an integer, got an array of {value.dtype}")
+                raise TypeError(f"{self._what} must hold an integer, got an array of {value.dtype}")
             return _strongly_typed(value, dtype)
         is_normal = type(value) is np.ndarray and value.dtype == dtype and value.ndim == 0
         if not (is_normal and value >= 0):
-            value = np.asarray(_check.epoch("last_epoch", value))
+            value = self.check(self._what, value)
         return _placed_like(value, former)
+
+
+class EpochState(CountState):
+    """``last_epoch``."""
+
+    _what = "last_epoch"
+
+
+class MetricState(NormalisedState):
+    """A metric: a scalar float32, on the host or on a device."""
+
+    @staticmethod
+    def check(name: str, value: Any) -> Array:
+        """Return a value as a float32 scalar."""
+        return _check.metric(name, value)
+
+    def normalise(self, value: Any, former: Any) -> Array:
+        """Return ``value`` as a float32 scalar."""
+        value = self.check("a metric", value)
+        return _placed_like(value, former) if isinstance(value, np.ndarray) else value
 
 
 class RatesState(NormalisedState):

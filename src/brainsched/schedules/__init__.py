@@ -1,5 +1,6 @@
 """The schedules: a file for each family, a class for each schedule, a formula for each class."""
 
+from brainsched.schedules.composition import ChainedScheduler, SequentialLR
 from brainsched.schedules.cosine import (
     CosineAnnealingLR,
     CosineAnnealingWarmRestarts,
@@ -9,12 +10,14 @@ from brainsched.schedules.cyclic import CyclicLR, OneCycleLR
 from brainsched.schedules.exponential import ExponentialDecayLR, ExponentialLR
 from brainsched.schedules.functional import LambdaLR
 from brainsched.schedules.piecewise_constant import PiecewiseConstantSchedule
+from brainsched.schedules.plateau import ReduceLROnPlateau
 from brainsched.schedules.polynomial import ConstantLR, LinearLR, PolynomialLR
 from brainsched.schedules.steps import MultiStepLR, StepLR
 from brainsched.schedules.warmup import WSD, WarmupScheduler
 
 __all__ = [
     "WSD",
+    "ChainedScheduler",
     "ConstantLR",
     "CosineAnnealingLR",
     "CosineAnnealingWarmRestarts",
@@ -27,6 +30,8 @@ __all__ = [
     "OneCycleLR",
     "PiecewiseConstantSchedule",
     "PolynomialLR",
+    "ReduceLROnPlateau",
+    "SequentialLR",
     "StepLR",
     "WarmupCosineSchedule",
     "WarmupScheduler",

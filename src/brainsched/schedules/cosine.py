@@ -1,5 +1,6 @@
 """Rates that fall along a cosine: slowly at first, fast half way, slowly at the end."""
 
+from collections.abc import Sequence
 from types import ModuleType
 
 import numpy as np
@@ -113,6 +114,8 @@ class CosineAnnealingWarmRestarts(LRScheduler):
     Loshchilov and Hutter, "SGDR: Stochastic Gradient Descent with Warm Restarts", ICLR 2017.
     """
 
+    _braintools_keys = (*LRScheduler._braintools_keys, "T_cur", "T_i")
+
     def __init__(
         self,
         base_lr: Rates = 1e-3,
@@ -210,6 +213,11 @@ class WarmupCosineSchedule(LRScheduler):
         self.warmup_start_lr = _check.rate("warmup_start_lr", warmup_start_lr)
         self.eta_min = _check.rate("eta_min", eta_min)
         super().__init__(base_lr, last_epoch)
+
+    @property
+    def stage_boundaries(self) -> Sequence[int]:
+        """The epoch at which the rise ends."""
+        return [self.warmup_steps]
 
     def formula(
         self,

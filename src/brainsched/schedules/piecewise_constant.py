@@ -70,6 +70,11 @@ class PiecewiseConstantSchedule(LRScheduler):
         self._multipliers = table if table.ndim == 2 else table[:, None]
         super().__init__(base_lr, last_epoch)
 
+    @property
+    def stage_boundaries(self) -> Sequence[int]:
+        """The epochs at which a new stage begins."""
+        return self._boundaries.tolist()
+
     def formula(
         self,
         epoch: Int[Array, "*epoch 1"],

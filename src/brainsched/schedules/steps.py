@@ -118,6 +118,11 @@ class MultiStepLR(LRScheduler):
         self._powers = Powers(self.gamma)
         super().__init__(base_lr, last_epoch)
 
+    @property
+    def stage_boundaries(self) -> Sequence[int]:
+        """The epochs at which the rate falls."""
+        return self._milestones.tolist()
+
     def formula(
         self,
         epoch: Int[Array, "*epoch 1"],

@@ -1,5 +1,6 @@
 """Rates that rise in a straight line at first."""
 
+from collections.abc import Sequence
 from types import ModuleType
 
 import numpy as np
@@ -58,6 +59,11 @@ class WarmupScheduler(LRScheduler):
         self.warmup_epochs = _check_schedule.count("warmup_epochs", warmup_epochs, least=0)
         self.warmup_start_lr = _check.rate("warmup_start_lr", warmup_start_lr)
         super().__init__(base_lr, last_epoch)
+
+    @property
+    def stage_boundaries(self) -> Sequence[int]:
+        """The epoch at which the rise ends."""
+        return [self.warmup_epochs]
 
     def formula(
         self,
@@ -129,6 +135,11 @@ class WSD(LRScheduler):
         self.eta_min = _check.rate("eta_min", eta_min)
         self.decay_strategy = _check_schedule.one_of("decay_strategy", decay_strategy, list(DECAYS))
         super().__init__(base_lr, last_epoch)
+
+    @property
+    def stage_boundaries(self) -> Sequence[int]:
+        """The epochs at which the rise ends and the fall begins."""
+        return [self.warmup_steps, self.warmup_steps + self.stay_steps]
 
     def formula(
         self,

@@ -1,0 +1,218 @@
+"""Schedules made of schedules.
+
+A composition is a pure function of the epoch, as its parts are. It evaluates their formulas; it
+does not step them, and where they stand, or what optimizer they have, plays no part.
+"""
+
+import itertools
+from collections.abc import Sequence
+from types import ModuleType
+from typing import Any
+
+import jax
+from jaxtyping import Float, Int
+
+from brainsched import _check
+from brainsched._base import LRScheduler
+from brainsched._base_rates import JointBaseRates
+from brainsched._types import Array, largest_epoch
+
+
+class Composition(LRScheduler):
+    """What compositions share: each part has its own base rates, and groups join every part.
+
+    Parameters
+    ----------
+    schedulers : sequence of LRScheduler
+        The parts, at least one, with the same number of base rates; compositions too.
+    last_epoch : int
+        The epoch to begin at.
+
+    Raises
+    ------
+    TypeError
+        If a part is not a scheduler of this package, or needs more than the epoch.
+    ValueError
+        If there is no part, or the numbers of base rates differ.
+    """
+
+    def __init__(self, schedulers: Sequence[LRScheduler], last_epoch: int = 0) -> None:
+        self.schedulers = _check.sequence("schedulers", schedulers, "schedulers")
+        if not self.schedulers:
+            raise ValueError("schedulers must have at least one scheduler, got an empty sequence")
+        for i, part in enumerate(self.schedulers):
+            if not isinstance(part, LRScheduler):
+                raise TypeError(
+                    f"schedulers[{i}] must be a scheduler of brainsched, got {type(part).__name__}"
+                )
+            part._require_pure(f"schedulers[{i}]")
+        numbers = [len(part._bases.listed) for part in self.schedulers]
+        for i, number in enumerate(numbers):
+            if number != numbers[0]:
+                raise ValueError(
+                    f"schedulers must have the same number of param groups: schedulers[0] has "
+                    f"{numbers[0]} base rates and schedulers[{i}] has {number}; give each a list "
+                    f"base_lr with an entry for each group"
+                )
+        limits = [part.max_groups for part in self.schedulers if part.max_groups is not None]
+        self.max_groups = min(limits, default=None)
+        bases = JointBaseRates(tuple(part._bases for part in self.schedulers))
+        self._begin(bases, last_epoch)
+
+
+class SequentialLR(Composition):
+    r"""One schedule after another, each from its own epoch 0.
+
+    .. math::
+
+        \eta_t = \eta^{(i)}_{t - m_i}, \quad i = |\{\, m \in \text{milestones} : m \le t \,\}|
+
+    with :math:`m_0 = 0` and :math:`m_i` = ``milestones[i - 1]``.
+
+    Parameters
+    ----------
+    schedulers : sequence of LRScheduler
+        The parts, each with base rates of its own, as many in each; compositions too. The
+        position of a part plays no role.
+    milestones : sequence of int
+        The epochs at which the next part begins, ascending: one less than there are parts.
+    last_epoch : int
+        The epoch to begin at.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is not as described; the message names the element.
+
+    Notes
+    -----
+    The rate of a part that is not active is neither applied nor differentiated: it is evaluated
+    at the nearest epoch of its own span. A param group that is added later joins every part.
+
+    Examples
+    --------
+    >>> import brainsched
+    >>> scheduler = brainsched.SequentialLR(
+    ...     [brainsched.WarmupScheduler(0.5, warmup_epochs=2),
+    ...      brainsched.StepLR(0.5, step_size=3, gamma=0.5)],
+    ...     milestones=[2],
+    ... )
+    >>> scheduler.lr_at(range(7)).ravel().tolist()
+    [0.0, 0.25, 0.5, 0.5, 0.5, 0.25, 0.25]
+
+    References
+    ----------
+    The class of this name in PyTorch, ``torch.optim.lr_scheduler.SequentialLR``.
+    """
+
+    _braintools_keys = ("last_epoch", "schedulers", "milestones", "current_scheduler_idx")
+
+    def __init__(
+        self,
+        schedulers: Sequence[LRScheduler],
+        milestones: Sequence[int] | Array,
+        last_epoch: int = 0,
+    ) -> None:
+        self.milestones = milestones
+        starts = _check.boundaries("milestones", milestones).tolist()
+        parts = _check.sequence("schedulers", schedulers, "schedulers")
+        if len(parts) != len(starts) + 1:
+            raise ValueError(
+                f"schedulers must have one entry more than there are milestones: "
+                f"{len(starts) + 1} for {len(starts)} milestones, got {len(parts)}"
+            )
+        self._spans = list(itertools.pairwise([0, *starts, largest_epoch() + 1]))
+        super().__init__(parts, last_epoch)
+
+    @property
+    def stage_boundaries(self) -> Sequence[int]:
+        """The epochs at which a part begins, and those of the parts within their spans."""
+        return sorted(
+            {
+                start + boundary
+                for part, (start, end) in zip(self.schedulers, self._spans, strict=True)
+                for boundary in [0, *part.stage_boundaries]
+                if 0 < start + boundary < end
+            }
+        )
+
+    def formula(
+        self,
+        epoch: Int[Array, "*epoch 1"],
+        base_lrs: tuple[Any, ...],
+        xp: ModuleType,
+    ) -> Float[Array, "*epoch groups"]:
+        """Evaluate each part within its span, and select; see :meth:`LRScheduler.formula`."""
+        rates: Any = 0.0
+        for part, bases, (start, end) in zip(self.schedulers, base_lrs, self._spans, strict=True):
+            since = xp.minimum(xp.maximum(epoch - start, 0), max(end - start - 1, 0))
+            rates = xp.where(epoch >= start, part.formula(since, bases, xp), rates)
+        return rates
+
+
+class ChainedScheduler(Composition):
+    r"""Several schedules at once: the product of what each makes of its base rate.
+
+    .. math::
+
+        \eta_t = \eta^{(0)}_\text{base} \prod_i \eta^{(i)}_t / \eta^{(i)}_\text{base}
+
+    and 0 where a base rate is 0.
+
+    Parameters
+    ----------
+    schedulers : sequence of LRScheduler
+        The parts, each with base rates of its own, as many in each; compositions too. The
+        position of a part plays no role.
+    last_epoch : int
+        The epoch to begin at.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is not as described; the message names the element.
+
+    Notes
+    -----
+    The base rate of a part that is itself a :class:`SequentialLR` is that of its first part.
+
+    Examples
+    --------
+    >>> import brainsched
+    >>> scheduler = brainsched.ChainedScheduler(
+    ...     [brainsched.ConstantLR(0.5, factor=0.5, total_iters=2),
+    ...      brainsched.ExponentialLR(1.0, gamma=0.5)]
+    ... )
+    >>> scheduler.lr_at(range(4)).ravel().tolist()
+    [0.25, 0.125, 0.125, 0.0625]
+
+    References
+    ----------
+    The class of this name in braintools, ``braintools.optim.ChainedScheduler``. PyTorch's chains
+    the steps of its parts instead, which for a part with an ``eta_min`` is no product.
+    """
+
+    _braintools_keys = ("last_epoch", "schedulers")
+
+    @property
+    def stage_boundaries(self) -> Sequence[int]:
+        """Those of all parts."""
+        return sorted({boundary for part in self.schedulers for boundary in part.stage_boundaries})
+
+    def formula(
+        self,
+        epoch: Int[Array, "*epoch 1"],
+        base_lrs: tuple[Any, ...],
+        xp: ModuleType,
+    ) -> Float[Array, "*epoch groups"]:
+        """Multiply the factors; see :meth:`LRScheduler.formula`."""
+        result = 1.0
+        all_present = True
+        for i, (part, bases) in enumerate(zip(self.schedulers, base_lrs, strict=True)):
+            own = jax.tree.leaves(bases)[0]
+            is_zero = own == 0
+            rate = part.formula(epoch, bases, xp)
+            # Not rate / own: XLA turns a division by a constant into this product.
+            result = result * (rate if i == 0 else rate * (1 / xp.where(is_zero, 1.0, own)))
+            all_present = all_present & ~is_zero
+        return xp.where(all_present, xp.minimum(result, _check.LARGEST_RATE), 0.0)

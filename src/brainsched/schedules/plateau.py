@@ -1,0 +1,246 @@
+"""The one schedule with a memory: it depends on a metric, not on the epoch alone."""
+
+import math
+from collections.abc import Callable
+from types import ModuleType
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float, Int
+
+from brainsched import _check, _check_schedule
+from brainsched._base import LRScheduler
+from brainsched._base_rates import BaseRates
+from brainsched._states import CountState, MetricState
+from brainsched._types import Array, Rates
+from brainsched.schedules._powers import Powers
+
+
+class ReduceLROnPlateau(LRScheduler):
+    r"""A rate that falls when a metric has stopped improving.
+
+    After :math:`n` reductions,
+
+    .. math::
+
+        \eta = \max(\eta_\text{base} \, \text{factor}^n, \eta_\text{min})
+
+    The rate is reduced at the step at which the metric has not improved for more than
+    ``patience`` steps. To improve, in mode ``'min'``, is to be below ``best * (1 - threshold)``,
+    or ``best - threshold`` in threshold mode ``'abs'``; in mode ``'max'`` to be above
+    ``best * (1 + threshold)``, or ``best + threshold``.
+
+    Parameters
+    ----------
+    base_lr : float or sequence of float
+        The first rate, of every param group or one for each.
+    mode : {'min', 'max'}
+        Whether a lower or a higher metric is better.
+    factor : float
+        The factor of each reduction, in (0, 1).
+    patience : int
+        How many steps without an improvement are tolerated.
+    threshold : float
+        How much better is an improvement; with ``'min'`` and ``'rel'`` below 1.
+    threshold_mode : {'rel', 'abs'}
+        Whether ``threshold`` is a share of the best metric, or in its unit.
+    cooldown : int
+        For how many steps after a reduction the metric is not looked at.
+    min_lr : float or sequence of float
+        The rate that is not gone below, of every param group or one for each; the last entry
+        counts for groups beyond them. A base rate below it stays.
+    eps : float
+        A reduction by less than this is not made, and none after it.
+    last_epoch : int
+        The epoch to begin at.
+
+    Attributes
+    ----------
+    best : brainstate.State
+        The best metric so far: a scalar float32, infinite at first.
+    num_bad_epochs, cooldown_counter, reductions : brainstate.State
+        The steps without an improvement, the steps of cooldown left, and the reductions so far:
+        scalar integers.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is not as described; the message names it. TypeError for what needs the
+        rate to be a function of the epoch: ``lr_at``, ``plot``, ``as_optax``, a composition.
+
+    Notes
+    -----
+    Metrics are compared in float32, on the host and compiled alike. NaN is no improvement.
+    During a cooldown ``best`` stays as it is, as in braintools; PyTorch's follows the metric.
+
+    Examples
+    --------
+    >>> import brainsched
+    >>> scheduler = brainsched.ReduceLROnPlateau(base_lr=0.5, factor=0.5, patience=1)
+    >>> for loss in [3.0, 2.0, 2.0, 2.0]:
+    ...     scheduler.step(loss)
+    ...     print(scheduler.get_last_lr()[0])
+    0.5
+    0.5
+    0.5
+    0.25
+
+    References
+    ----------
+    The class of this name in PyTorch, ``torch.optim.lr_scheduler.ReduceLROnPlateau``.
+    """
+
+    _memory = ("best", "num_bad_epochs", "cooldown_counter", "reductions")
+    _position_name = "reductions"
+    _braintools_keys = (*LRScheduler._braintools_keys, *_memory[:3])
+    _not_copied = (*LRScheduler._not_copied, "_remember_compiled")
+    _remember_compiled: Callable[..., Any] | None = None
+
+    def __init__(
+        self,
+        base_lr: Rates = 1e-3,
+        mode: str = "min",
+        factor: float = 0.1,
+        patience: int = 10,
+        threshold: float = 1e-4,
+        threshold_mode: str = "rel",
+        cooldown: int = 0,
+        min_lr: Rates = 0.0,
+        eps: float = 1e-8,
+        last_epoch: int = 0,
+    ) -> None:
+        self.mode = _check_schedule.one_of("mode", mode, ["min", "max"])
+        self.factor = _check_schedule.within("factor", factor, "(0, 1)")
+        self.patience = _check_schedule.count("patience", patience, least=0)
+        self.threshold = _check.number("threshold", threshold)
+        self.threshold_mode = _check_schedule.one_of(
+            "threshold_mode", threshold_mode, ["rel", "abs"]
+        )
+        if mode == "min" and threshold_mode == "rel" and self.threshold >= 1:
+            raise ValueError(f"threshold must be below 1 in modes 'min' and 'rel', got {threshold}")
+        self.cooldown = _check_schedule.count("cooldown", cooldown, least=0)
+        self.min_lr = min_lr
+        self.eps = _check.number("eps", eps)
+        self._min_lrs = BaseRates(tuple(_check.base_rates("min_lr", min_lr)))
+        self._powers = Powers(self.factor)
+        self.best = MetricState(math.inf if mode == "min" else -math.inf)
+        self.num_bad_epochs = CountState(0)
+        self.cooldown_counter = CountState(0)
+        self.reductions = CountState(0)
+        super().__init__(base_lr, last_epoch)
+
+    def formula(
+        self,
+        epoch: Int[Array, "*epoch 1"],
+        base_lrs: Float[Array, " groups"],
+        xp: ModuleType,
+    ) -> Float[Array, "*epoch groups"]:
+        """Reduce so many times; ``epoch`` counts reductions here, not epochs."""
+        floors = self._min_lrs.arrays(
+            len(base_lrs), lambda rates: xp.stack([xp.asarray(rate, np.float64) for rate in rates])
+        )
+        # A rate that is lower than this is not reduced any more, by the two limits.
+        lowest = xp.maximum(self.eps / (1 - self.factor), floors + self.eps)
+        share = lowest / xp.where(base_lrs > 0, base_lrs, np.finfo(np.float64).tiny)
+        estimate = xp.log(xp.maximum(share, np.finfo(np.float64).tiny)) / math.log(self.factor)
+        estimate = xp.minimum(xp.maximum(xp.floor(estimate), 1), self._powers.last).astype(int)
+        reducible = [
+            base_lrs * self._powers(estimate + offset, xp) >= lowest for offset in (-1, 0, 1)
+        ]
+        # The logarithm may be off by one; the powers themselves decide.
+        times = xp.minimum(epoch, estimate - 1 + sum(found.astype(int) for found in reducible))
+        reduced = xp.maximum(base_lrs * self._powers(times, xp), floors)
+        return xp.where(times > 0, reduced, base_lrs)
+
+    def step(self, metric: Any, epoch: Any = None) -> None:  # type: ignore[override]
+        """Take note of the metric, and go to the next epoch, or to ``epoch``.
+
+        Parameters
+        ----------
+        metric : float or scalar array
+            What is watched, such as the loss on held-out data; it may be traced.
+        epoch : int or integer scalar array, optional
+            The epoch to go to.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If ``metric`` is not one real number, or ``epoch`` not as described in
+            :meth:`LRScheduler.step`.
+        brainstate.TraceContextError
+            If called under a plain JAX transformation, which does not track States.
+        """
+        self._require_tracking("step()")
+        metric = _check.metric("metric", metric)
+        increment = int(epoch is None)
+        now: Any = self.last_epoch.value if epoch is None else _check.epoch("epoch", epoch)
+        memory = [getattr(self, name).value for name in self._memory]
+        if self._on_host and all(type(value) is np.ndarray for value in (metric, now, *memory)):
+            now = self._counted_on(now, increment)
+            after = self._remember(metric, memory, np)
+            if after[-1] == memory[-1]:
+                after[-1] = memory[-1]
+                rates = self.get_lr()
+            else:
+                _, rates = self._advance(after[-1], 0)
+                self._latest = (after[-1], rates)
+        else:
+            now, after, rates = self._remember_anywhere(metric, now, memory, increment)
+        self.last_epoch.value = now
+        for name, value in zip(self._memory, after, strict=True):
+            getattr(self, name).value = value
+        self._current_lrs.value = rates
+
+    def _remember(self, metric: Array, memory: list[Array], xp: ModuleType) -> list[Array]:
+        """Return the memory after ``metric``."""
+        best, bad, cooldown, reductions = memory
+        cooling = cooldown > 0
+        better = self._is_better(metric, best)
+        bad = xp.where(cooling, bad, xp.where(better, 0, bad + 1))
+        best = xp.where(better & ~cooling, metric, best)
+        reduce = ~cooling & (bad > self.patience)
+        return [
+            best,
+            xp.where(reduce, 0, bad),
+            xp.where(reduce, self.cooldown, xp.maximum(cooldown - 1, 0)),
+            xp.where(reduce, reductions + 1, reductions),
+        ]
+
+    def _is_better(self, metric: Array, best: Array) -> Array:
+        sign = -1 if self.mode == "min" else 1
+        if self.threshold_mode == "rel":
+            limit = best * np.float32(1 + sign * self.threshold)
+        else:
+            limit = best + np.float32(sign * self.threshold)
+        return metric < limit if self.mode == "min" else metric > limit
+
+    def _compile(self) -> None:
+        super()._compile()
+        compiled = jax.jit(self._remember_in_jax, static_argnums=3)
+        self._remember_compiled = None if self._kernel is None else compiled
+
+    def _remember_anywhere(self, *arguments: Any) -> Any:
+        if self._remember_compiled is None:
+            return self._remember_in_jax(*arguments)
+        return self._remember_compiled(*arguments)
+
+    def _remember_in_jax(
+        self, metric: Array, now: Array, memory: list[Array], increment: int
+    ) -> tuple[Array, list[Array], list[Array]]:
+        after = self._remember(metric, memory, jnp)
+        _, rates = self._advance_in_jax(after[-1], 0)
+        return jnp.add(now, increment), after, rates
+
+    def _require_pure(self, what: str) -> None:
+        raise TypeError(
+            f"{what} needs a rate that is a function of the epoch, and that of ReduceLROnPlateau "
+            f"depends on the metrics of the run"
+        )
+
+    def _memory_of_braintools(self, applied: list[float]) -> dict[str, Any]:
+        """Return the count of reductions, which braintools does not save, from the rates."""
+        base = float(self.base_lrs[0])
+        times = math.log(applied[0] / base) / math.log(self.factor) if applied[0] and base else 0
+        return {"reductions": max(round(times), 0)}

@@ -1,0 +1,268 @@
+"""Schedules made of schedules: pure functions of the epoch, at any depth."""
+
+import pickle
+
+import brainstate
+import braintools
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from brainstate.transform import for_loop, jit
+
+from brainsched import (
+    ChainedScheduler,
+    ConstantLR,
+    CosineAnnealingLR,
+    LambdaLR,
+    LRScheduler,
+    PiecewiseConstantSchedule,
+    PolynomialLR,
+    ReduceLROnPlateau,
+    SequentialLR,
+    StepLR,
+    WarmupScheduler,
+)
+
+
+def warmup_then_steps() -> SequentialLR:
+    return SequentialLR([WarmupScheduler(0.4, 4), StepLR(0.4, 3, 0.5)], milestones=[4])
+
+
+# By hand: a rise of 0.1 an epoch from 0, then half of 0.4 every 3 epochs
+EXPECTED = np.array([0, 0.1, 0.2, 0.3, 0.4, 0.4, 0.4, 0.2, 0.2, 0.2, 0.1, 0.1], np.float32)
+
+
+def optimizer_for(scheduler: LRScheduler) -> braintools.optim.SGD:
+    optimizer = braintools.optim.SGD(lr=scheduler)
+    optimizer.register_trainable_weights({"w": brainstate.ParamState(jnp.ones(2))})
+    return optimizer
+
+
+def test_each_part_runs_from_its_own_epoch_zero():
+    np.testing.assert_array_equal(warmup_then_steps().lr_at(range(12))[:, 0], EXPECTED)
+
+
+def test_a_part_of_which_no_epoch_is_left_is_skipped():
+    scheduler = SequentialLR([ConstantLR(1.0, 0.5, 9), StepLR(0.25, 2, 0.5)], milestones=[0])
+    assert scheduler.lr_at(range(4)).ravel().tolist() == [0.25, 0.25, 0.125, 0.125]
+
+
+def test_sequence_in_a_compiled_loop_does_not_stay_at_its_first_rate():
+    """braintools 0.3.0 catches the tracing error, drops it, and stays at the first rate."""
+    scheduler = warmup_then_steps()
+
+    def step(_):
+        rate = scheduler.get_last_lr()[0]
+        scheduler.step()
+        return rate
+
+    np.testing.assert_array_equal(for_loop(step, jnp.arange(12)), EXPECTED)
+
+
+@pytest.mark.parametrize("stop", [3, 4, 5])
+def test_a_sequence_that_is_resumed_goes_on_as_if_never_stopped(stop):
+    """PyTorch's gives other rates after a milestone: its issues 60265 and 119168."""
+    stopped, resumed = warmup_then_steps(), warmup_then_steps()
+    for _ in range(stop):
+        stopped.step()
+    resumed.load_state_dict(pickle.loads(pickle.dumps(stopped.state_dict())))
+    for epoch in range(stop, 12):
+        assert resumed.get_last_lr() == [EXPECTED[epoch]]
+        resumed.step()
+
+
+def test_a_jump_over_a_milestone_lands_where_steps_lead():
+    scheduler = warmup_then_steps()
+    for epoch in (11, 2, 7, 4, 3):
+        scheduler.step(epoch)
+        assert scheduler.get_last_lr() == [EXPECTED[epoch]]
+
+
+def test_building_and_restoring_leave_parts_and_their_optimizer_alone():
+    part = StepLR(0.5, 1, 0.5)
+    optimizer = optimizer_for(part)
+    part.step(2)
+    scheduler = SequentialLR([part, ConstantLR(0.1)], [3])
+    scheduler.step(4)
+    scheduler.load_state_dict(scheduler.state_dict())
+    assert part.epoch == 2
+    assert part.get_last_lr() == [0.125]
+    assert optimizer.current_lr == 0.125
+    assert scheduler.lr_at(1).item() == 0.25  # where the part stands plays no part
+
+
+def test_chain_multiplies_factors():
+    scheduler = ChainedScheduler([PolynomialLR(0.8, 4), ConstantLR(0.1, 0.5, 2), StepLR(3.0, 3)])
+    by_hand = [0.8 * 0.5, 0.6 * 0.5, 0.4, 0.2 * 0.1, 0]
+    np.testing.assert_array_equal(scheduler.lr_at(range(5))[:, 0], np.array(by_hand, np.float32))
+
+
+def test_chain_with_a_base_rate_of_zero_is_zero():
+    warmup = WarmupScheduler([0.0, 1.0, 1.0], 2, warmup_start_lr=0.5)
+    scheduler = ChainedScheduler([warmup, StepLR([1.0, 0.0, 1.0], 1, 0.5)])
+    assert scheduler.lr_at([0, 2]).tolist() == [[0, 0, 0.5], [0, 0, 0.25]]
+
+
+def test_chain_that_exceeds_float32_stays_finite():
+    scheduler = ChainedScheduler([ConstantLR(3e38, 1.0), LambdaLR(1.0, lambda t: 1e30)])
+    assert scheduler.lr_at(0).tolist() == [np.finfo(np.float32).max]
+
+
+def test_compositions_nest():
+    inner = ChainedScheduler([warmup_then_steps(), ConstantLR(2.0, 0.5, 6)])
+    scheduler = SequentialLR([ConstantLR(0.3, 1.0), SequentialLR([inner, StepLR(0.7)], [9])], [2])
+    factor = np.where(np.arange(9) < 6, 0.5, 1.0)
+    expected = [0.3, 0.3, *(EXPECTED[:9] * 0), 0.7, 0.7]
+    # The chain's base rate is that of its first part's first part: 0.4
+    expected[2:11] = np.array([0, 0.1, 0.2, 0.3, 0.4, 0.4, 0.4, 0.2, 0.2]) * factor
+    rates = scheduler.lr_at(range(13))[:, 0]
+    np.testing.assert_allclose(rates, expected, rtol=2e-7)
+    np.testing.assert_array_equal(jax.jit(scheduler.lr_at)(jnp.arange(13))[:, 0], rates)
+
+
+def test_a_group_added_later_joins_every_part():
+    scheduler = SequentialLR([ConstantLR([0.1, 0.2], 0.5, 9), StepLR([0.3, 0.4], 5, 0.1)], [2])
+    optimizer = optimizer_for(scheduler)
+    for group, lr in enumerate([None, None, 0.8], start=1):
+        given = {} if lr is None else {"lr": lr}
+        optimizer.add_param_group({f"v{group}": brainstate.ParamState(jnp.ones(2))}, **given)
+    np.testing.assert_array_equal(scheduler.lr_at(1), np.array([0.05, 0.1, 0.1, 0.4], np.float32))
+    np.testing.assert_array_equal(scheduler.lr_at(2), np.array([0.3, 0.4, 0.4, 0.8], np.float32))
+    assert scheduler.base_lrs == [0.1, 0.2, 0.2, 0.8]
+
+    jit(scheduler.step)(2)
+    rates = [group["lr"].value for group in optimizer.param_groups]
+    np.testing.assert_array_equal(rates, np.array([0.3, 0.4, 0.4, 0.8], np.float32))
+
+
+def test_an_lr_that_differs_from_a_parts_entry_is_refused_and_changes_nothing():
+    scheduler = ChainedScheduler([ConstantLR([0.1, 0.2]), StepLR([0.1, 0.4])])
+    optimizer = optimizer_for(scheduler)
+    with pytest.raises(ValueError, match=r"group 1 was added with lr=0\.2, .* is 0\.4"):
+        optimizer.add_param_group({"v": brainstate.ParamState(jnp.ones(2))}, lr=0.2)
+    assert len(optimizer.param_groups) == len(scheduler.current_lrs.value) == 1
+
+
+def test_a_part_with_columns_limits_the_groups():
+    columns = PiecewiseConstantSchedule(1.0, [1], [[1.0, 0.5], [0.1, 0.2]])
+    scheduler = SequentialLR([ConstantLR(1.0, 1.0), columns], [1])
+    optimizer = optimizer_for(scheduler)
+    optimizer.add_param_group({"v": brainstate.ParamState(jnp.ones(2))})
+    assert scheduler.lr_at(1).tolist() == [1.0, 0.5]
+    with pytest.raises(ValueError, match="columns for 2"):
+        optimizer.add_param_group({"u": brainstate.ParamState(jnp.ones(2))})
+
+
+class InverseLR(LRScheduler):
+    """Not defined below epoch 0: its rate there would be infinite, or NaN."""
+
+    def formula(self, epoch, base_lrs, xp):
+        return base_lrs / xp.sqrt(epoch + 1.0)
+
+
+def test_no_nan_of_an_inactive_part_reaches_a_gradient():
+    def rate(base, epoch):
+        parts = [InverseLR(base), InverseLR(base), CosineAnnealingLR(base, 2)]
+        return SequentialLR(parts, [3, 8]).lr_at(epoch)[0]
+
+    for epoch, slope in [(0, 1.0), (2, 3**-0.5), (3, 1.0), (6, 0.5), (8, 1.0), (9, 0.5)]:
+        np.testing.assert_allclose(jax.grad(rate)(0.7, epoch), slope, rtol=1e-6)
+
+    def chained(base):
+        return ChainedScheduler([ConstantLR(0.5, 0.5), ConstantLR(base, 0.5)]).lr_at(0)[0]
+
+    assert jax.grad(chained)(0.0) == 0
+
+
+def test_a_sweep_over_compositions_is_vmapped():
+    def rates(base, factor):
+        parts = [WarmupScheduler(base, 2), PiecewiseConstantSchedule(base, [1], [1.0, factor])]
+        return SequentialLR(parts, [2]).lr_at(jnp.arange(4))[:, 0]
+
+    swept = jax.vmap(rates)(jnp.array([1.0, 2.0], np.float32), jnp.float32([0.5, 0.25]))
+    assert swept.tolist() == [[0, 0.5, 1, 0.5], [0, 1, 2, 0.5]]
+
+
+def test_a_users_function_in_a_part_runs_compiled_and_on_the_host():
+    scheduler = SequentialLR([LambdaLR(1.0, lambda t: 1 / (1 + t)), StepLR(0.125)], [2])
+    seen = []
+    for _ in range(3):
+        seen += scheduler.get_last_lr()
+        scheduler.step()
+    assert np.asarray(seen).tolist() == [1.0, 0.5, 0.125]
+
+
+def test_config_and_repr_show_the_parts():
+    scheduler = SequentialLR([StepLR(0.5), ChainedScheduler([ConstantLR(0.5)])], [7], 8)
+    assert repr(scheduler) == (
+        "SequentialLR(schedulers=[StepLR(base_lr=0.5, step_size=30, gamma=0.1), "
+        "ChainedScheduler(schedulers=[ConstantLR(base_lr=0.5, factor=0.3333333333333333, "
+        "total_iters=5)])], milestones=[7], last_epoch=8)  # rates: 0.16666667"
+    )
+    chain = scheduler.config["schedulers"][1]
+    assert chain["class"] == "ChainedScheduler"
+    assert chain["schedulers"][0]["total_iters"] == 5
+
+
+def test_a_changed_part_is_named_on_resuming():
+    saved = SequentialLR([StepLR(0.5), ConstantLR(0.5)], [7]).state_dict()
+    changed = SequentialLR([StepLR(0.5, 20), ConstantLR(0.5)], [7])
+    with pytest.warns(UserWarning, match="schedulers changed"):
+        changed.load_state_dict(saved)
+
+
+@pytest.mark.parametrize(
+    ("theirs", "ours"),
+    [
+        (
+            lambda o: o.SequentialLR([o.StepLR(0.4, 2, 0.5), o.ConstantLR(0.1, 1.0)], [5]),
+            lambda: SequentialLR([StepLR(0.4, 2, 0.5), ConstantLR(0.1, 1.0)], [5]),
+        ),
+        (
+            lambda o: o.ChainedScheduler([o.StepLR(0.4, 2, 0.5)]),
+            lambda: ChainedScheduler([StepLR(0.4, 2, 0.5)]),
+        ),
+    ],
+)
+def test_a_state_dict_of_braintools_gives_the_position(theirs, ours):
+    stopped, scheduler = theirs(braintools.optim), ours()
+    for _ in range(3):
+        stopped.step()
+    scheduler.load_state_dict(stopped.state_dict())
+    assert scheduler.epoch == 3
+    assert scheduler.get_last_lr() == [np.float32(0.2)]
+
+
+BAD = [
+    ([], [], ValueError, "schedulers must have one entry more than .* 1 for 0 milestones, got 0"),
+    (StepLR(), [], TypeError, "schedulers must be a sequence of schedulers"),
+    ([StepLR()] * 2, [], ValueError, "1 for 0 milestones, got 2"),
+    ([StepLR()] * 2, [3, 5], ValueError, "3 for 2 milestones, got 2"),
+    ([StepLR()] * 3, [5, 3], ValueError, r"milestones\[1\] = 3 after 5"),
+    ([StepLR()] * 3, [5, 5], ValueError, r"milestones\[1\] = 5 after 5"),
+    ([StepLR()] * 2, [-1], ValueError, r"milestones\[0\] must not be negative"),
+    ([StepLR()] * 2, [2.0], TypeError, r"milestones\[0\] must be an integer"),
+    ([StepLR(), 0.1], [2], TypeError, r"schedulers\[1\] must be a scheduler of brainsched, got fl"),
+    ([StepLR(), braintools.optim.StepLR()], [2], TypeError, r"schedulers\[1\] must be a scheduler"),
+    ([StepLR(), ReduceLROnPlateau()], [2], TypeError, r"schedulers\[1\] needs a rate that is a f"),
+    (
+        [StepLR([0.1, 0.2]), StepLR([0.1, 0.2, 0.3])],
+        [2],
+        ValueError,
+        r"schedulers\[0\] has 2 base rates and schedulers\[1\] has 3",
+    ),
+]
+
+
+@pytest.mark.parametrize(("parts", "milestones", "error", "message"), BAD)
+def test_bad_parts_are_refused(parts, milestones, error, message):
+    with pytest.raises(error, match=message):
+        SequentialLR(parts, milestones)
+
+
+def test_a_chain_needs_a_scheduler():
+    with pytest.raises(ValueError, match="schedulers must have at least one scheduler"):
+        ChainedScheduler([])
+    with pytest.raises(TypeError, match=r"schedulers\[0\] needs a rate that is a function"):
+        ChainedScheduler([ReduceLROnPlateau()])

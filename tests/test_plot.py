@@ -1,0 +1,88 @@
+"""Pictures, as Matplotlib describes them."""
+
+import matplotlib
+import numpy as np
+import pytest
+from matplotlib import pyplot as plt
+
+from brainsched import (
+    WSD,
+    ChainedScheduler,
+    ConstantLR,
+    CosineAnnealingLR,
+    MultiStepLR,
+    PiecewiseConstantSchedule,
+    SequentialLR,
+    WarmupCosineSchedule,
+    WarmupScheduler,
+)
+
+
+@pytest.fixture(autouse=True)
+def _no_screen():
+    matplotlib.use("agg")
+    yield
+    plt.close("all")
+
+
+def marks(ax) -> list[float]:
+    return [line.get_xdata()[0] for line in ax.lines if line.get_linestyle() == "--"]
+
+
+def test_a_line_for_each_group_and_a_mark_for_each_boundary():
+    scheduler = PiecewiseConstantSchedule([0.5, 0.25], [3, 6, 20], [1.0, 0.5, 0.25, 0.1])
+    ax = scheduler.plot(10)
+    lines = [line for line in ax.lines if line.get_linestyle() == "-"]
+    assert len(lines) == 2
+    np.testing.assert_array_equal(lines[0].get_xdata(), np.arange(10))
+    np.testing.assert_array_equal(lines[1].get_ydata(), [0.25] * 3 + [0.125] * 3 + [0.0625] * 4)
+    legend = ax.get_legend()
+    assert legend is not None
+    assert [text.get_text() for text in legend.texts] == ["group 0", "group 1"]
+    assert marks(ax) == [3, 6]
+    assert ax.get_yscale() == "linear"
+
+
+def test_it_draws_where_it_is_told():
+    _, axes = plt.subplots(2)
+    assert ConstantLR(0.1).plot(5, ax=axes[1]) is axes[1]
+    assert not axes[0].lines
+
+
+@pytest.mark.parametrize(
+    ("values", "scale"),
+    [([1.0, 0.011], "linear"), ([1.0, 0.01], "log"), ([0.0, 1.0, 0.01], "symlog")],
+)
+def test_rates_that_span_decades_are_drawn_on_a_logarithmic_axis(values, scale):
+    scheduler = PiecewiseConstantSchedule(1.0, list(range(1, len(values))), values)
+    assert scheduler.plot(5).get_yscale() == scale
+
+
+@pytest.mark.parametrize(
+    ("scheduler", "boundaries"),
+    [
+        (MultiStepLR(0.1, [2, 5], 0.5), [2, 5]),
+        (WarmupScheduler(0.1, 4), [4]),
+        (WarmupCosineSchedule(0.1, 3, 9), [3]),
+        (WSD(0.1, 2, 3, 4), [2, 5]),
+        (
+            SequentialLR(
+                [
+                    WarmupScheduler(0.1, 3),
+                    ChainedScheduler([MultiStepLR(0.1, [2, 9], 0.5), CosineAnnealingLR(0.1)]),
+                    ConstantLR(0.1),
+                ],
+                [3, 9],
+            ),
+            [3, 5, 9],  # the second part's milestone 9 lies beyond its span
+        ),
+    ],
+)
+def test_stages_are_marked(scheduler, boundaries):
+    assert marks(scheduler.plot(30)) == boundaries
+
+
+@pytest.mark.parametrize(("epochs", "error"), [(0, ValueError), (-3, ValueError), (2.5, TypeError)])
+def test_a_number_of_epochs_that_is_none_is_refused(epochs, error):
+    with pytest.raises(error, match="epochs must"):
+        ConstantLR(0.1).plot(epochs)
