@@ -155,6 +155,16 @@ def test_metrics_are_compared_in_float32_wherever_they_are():
         assert scheduler.get_last_lr() == [0.5]
 
 
+def test_steps_on_the_host_stay_there(compilations):
+    scheduler = ReduceLROnPlateau([1.0, 0.5], factor=0.5, patience=0)
+    for loss in (2.0, np.float32(1.0), 1, np.array(1.0)):
+        scheduler.step(loss)
+    values = [getattr(scheduler, name).value for name in ("best", "num_bad_epochs", "reductions")]
+    assert {type(value) for value in [*values, *scheduler.get_last_lr()]} == {np.ndarray}
+    assert scheduler.get_last_lr() == [0.25, 0.125]
+    assert compilations == []
+
+
 def test_a_loss_on_the_device_is_not_waited_for():
     scheduler = ReduceLROnPlateau(1.0, factor=0.5, patience=0)
     with jax.transfer_guard_device_to_host("disallow"):

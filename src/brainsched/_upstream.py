@@ -29,6 +29,9 @@ def created_in_current_trace(state: State) -> bool:
 class NormalisedState(OptimState):
     """A State that brings what is written into one form first."""
 
+    def __init__(self, value: Any, **kwargs: Any) -> None:
+        super().__init__(self.normalise(value, None), **kwargs)
+
     def normalise(self, value: Any, former: Any) -> Any:
         """Return what to keep when ``value`` is written over ``former``."""
         raise NotImplementedError
