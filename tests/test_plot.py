@@ -63,6 +63,7 @@ def test_rates_that_span_decades_are_drawn_on_a_logarithmic_axis(values, scale):
     [
         (MultiStepLR(0.1, [2, 5], 0.5), [2, 5]),
         (WarmupScheduler(0.1, 4), [4]),
+        (WarmupScheduler(0.1, 0), []),
         (WarmupCosineSchedule(0.1, 3, 9), [3]),
         (WSD(0.1, 2, 3, 4), [2, 5]),
         (

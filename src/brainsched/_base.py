@@ -32,6 +32,7 @@ from jaxtyping import Float, Int
 
 from brainsched import _check, _checkpoint, _config, _graph, _param_groups, _upstream
 from brainsched._base_rates import BaseRates, JointBaseRates
+from brainsched._lookahead import Lookahead
 from brainsched._states import EpochState, RatesState
 from brainsched._types import (
     Array,
@@ -98,8 +99,6 @@ class LRScheduler(Node, braintools.optim.LRScheduler):
     _restored_lrs: list[Array] | None = None
     # Whether the optimizer's transformation has asked for the rate yet.
     _was_called = False
-    # The epoch that the host stood at last, and its rates.
-    _latest: tuple[Any, list[Array]] = (None, [])
     # The epoch at which param groups joined or left last, and the rates held up to then.
     _waiting: tuple[Any, list[Array]] = (None, [])
     _kernel: Callable[[Any, int], tuple[Array, list[Array]]] | None = None
@@ -112,7 +111,7 @@ class LRScheduler(Node, braintools.optim.LRScheduler):
         "optimizer",
         "_restored_lrs",
         "_was_called",
-        "_latest",
+        "_on_host_at",
         "_waiting",
         "_kernel",
     )
@@ -219,8 +218,6 @@ class LRScheduler(Node, braintools.optim.LRScheduler):
         self.last_epoch.value = now
         if not _same_on_host(rates, self._current_lrs.value):
             self._current_lrs.value = rates
-        if type(now) is np.ndarray:
-            self._latest = (now, rates)
 
     def step_epoch(self) -> None:
         """Go to the next epoch: the same as :meth:`step` without an argument."""
@@ -248,10 +245,7 @@ class LRScheduler(Node, braintools.optim.LRScheduler):
 
     def get_lr(self) -> list[Array]:
         """Return the scheduled rate of each param group at the present epoch."""
-        position = self._position.value
-        at, rates = self._latest
-        if at is not position:
-            _, rates = self._advance(position, 0)
+        _, rates = self._advance(self._position.value, 0)
         return list(rates)
 
     def get_last_lr(self) -> list[Array]:
@@ -365,7 +359,6 @@ class LRScheduler(Node, braintools.optim.LRScheduler):
             )
         self._n_groups = groups
         self._bases = bases
-        self._latest = (None, [])
         self._compile()
         # A rate set by hand waits for its group, if the scheduler has moved, until the next step.
         present = self._current_lrs.value
@@ -382,6 +375,7 @@ class LRScheduler(Node, braintools.optim.LRScheduler):
         leaves = list(self._leaves())
         # A user's function is evaluated through JAX, wherever the epoch is.
         self._on_host = not any(isinstance(leaf, jax.Array) or callable(leaf) for leaf in leaves)
+        self._on_host_at = Lookahead(self._rates)
         self._base_arrays = (
             self._bases.arrays(self._n_groups, lambda rates: np.asarray(rates, np.float64))
             if self._on_host
@@ -410,10 +404,9 @@ class LRScheduler(Node, braintools.optim.LRScheduler):
 
     def _advance(self, epoch: Array, increment: int) -> tuple[Array, list[Array]]:
         """Return ``epoch + increment`` and its rates, where they are: host, device or trace."""
-        if self._on_host and isinstance(epoch, np.ndarray):
+        if self._on_host and type(epoch) is np.ndarray:
             epoch = self._counted_on(epoch, increment)
-            rates = self._rates(epoch)
-            return epoch, [rates[..., group] for group in range(self._n_groups)]
+            return epoch, self._on_host_at(epoch.item())
         if self._kernel is None or isinstance(epoch, jax.core.Tracer):
             return self._advance_in_jax(epoch, increment)
         return self._kernel(epoch, increment)
@@ -421,9 +414,10 @@ class LRScheduler(Node, braintools.optim.LRScheduler):
     def _counted_on(self, epoch: np.ndarray, increment: int) -> np.ndarray:
         if not increment:
             return epoch
-        if epoch.max() > largest_epoch() - increment:
+        counted = epoch.item() + increment
+        if counted > largest_epoch():
             raise ValueError(f"last_epoch cannot go beyond {largest_epoch()}")
-        return np.asarray(epoch + increment)
+        return np.array(counted, epoch.dtype)
 
     def _advance_in_jax(self, epoch: Array, increment: int) -> tuple[Array, list[Array]]:
         epoch = jnp.add(epoch, increment) if increment else epoch
@@ -537,6 +531,6 @@ def _rounded(rates: Float[Array, "*shape"], dtype: Any, xp: ModuleType) -> Float
 def _same_on_host(rates: list[Array], others: list[Array]) -> bool:
     """Whether both lists are on the host and equal; never waits for a device."""
     return all(
-        type(rate) is np.ndarray and type(other) is np.ndarray and rate == other
+        rate is other or (type(rate) is type(other) is np.ndarray and rate == other)
         for rate, other in zip(rates, others, strict=True)
     )

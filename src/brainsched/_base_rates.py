@@ -87,8 +87,8 @@ class JointBaseRates:
 
     @property
     def known(self) -> int:
-        """How many groups have a base rate of their own in some part."""
-        return max(part.known for part in self.parts)
+        """How many groups have a base rate of their own in the first part."""
+        return self.parts[0].known
 
     def first(self, groups: int) -> list[Rate]:
         """Return the first part's of the first ``groups`` groups."""

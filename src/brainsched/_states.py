@@ -15,6 +15,10 @@ from brainsched._types import Array, epoch_dtype, rate_dtype
 from brainsched._upstream import NormalisedState
 
 
+def _is_host_scalar(value: Any, dtype: np.dtype) -> bool:
+    return type(value) is np.ndarray and value.dtype == dtype and value.ndim == 0
+
+
 def _strongly_typed(value: jax.Array, dtype: Any) -> jax.Array:
     if value.dtype == dtype and not value.weak_type:
         return value
@@ -46,14 +50,13 @@ class CountState(NormalisedState):
     def normalise(self, value: Any, former: Any) -> Array:
         """Return ``value`` in the epoch's dtype; below 0 on the host is an error."""
         dtype = epoch_dtype()
+        if _is_host_scalar(value, dtype) and value.item() >= 0:
+            return _placed_like(value, former)
         if isinstance(value, jax.Array):
             if not np.issubdtype(value.dtype, np.integer):
                 raise TypeError(f"{self._what} must hold an integer, got an array of {value.dtype}")
             return _strongly_typed(value, dtype)
-        is_normal = type(value) is np.ndarray and value.dtype == dtype and value.ndim == 0
-        if not (is_normal and value >= 0):
-            value = self.check(self._what, value)
-        return _placed_like(value, former)
+        return _placed_like(self.check(self._what, value), former)
 
 
 class EpochState(CountState):
@@ -95,9 +98,9 @@ class RatesState(NormalisedState):
 
 
 def _rate(group: int, value: Any, former: Any, dtype: np.dtype) -> Array:
+    if _is_host_scalar(value, dtype) and 0 <= value.item() < math.inf:
+        return _placed_like(value, former)
     if isinstance(value, jax.Array):
         return _strongly_typed(value, dtype)
-    is_normal = type(value) is np.ndarray and value.dtype == dtype and value.ndim == 0
-    if not (is_normal and 0 <= value < math.inf):
-        value = np.asarray(_check.number(f"current_lrs[{group}]", value), dtype)
+    value = np.asarray(_check.number(f"current_lrs[{group}]", value), dtype)
     return _placed_like(value, former)

@@ -180,12 +180,7 @@ class ReduceLROnPlateau(LRScheduler):
         if self._on_host and all(type(value) is np.ndarray for value in (metric, now, *memory)):
             now = self._counted_on(now, increment)
             after = self._remember(metric, memory, np)
-            if after[-1] == memory[-1]:
-                after[-1] = memory[-1]
-                rates = self.get_lr()
-            else:
-                _, rates = self._advance(after[-1], 0)
-                self._latest = (after[-1], rates)
+            _, rates = self._advance(after[-1], 0)
         else:
             now, after, rates = self._remember_anywhere(metric, now, memory, increment)
         self.last_epoch.value = now
@@ -211,9 +206,9 @@ class ReduceLROnPlateau(LRScheduler):
     def _is_better(self, metric: Array, best: Array) -> Array:
         sign = -1 if self.mode == "min" else 1
         if self.threshold_mode == "rel":
-            limit = best * np.float32(1 + sign * self.threshold)
+            limit = best * (1 + sign * self.threshold)
         else:
-            limit = best + np.float32(sign * self.threshold)
+            limit = best + sign * self.threshold
         return metric < limit if self.mode == "min" else metric > limit
 
     def _compile(self) -> None:
