@@ -193,6 +193,38 @@ class LRScheduler(Node, braintools.optim.LRScheduler):
             epoch = np.asarray(epoch) if len(epoch) else np.zeros(0, epoch_dtype())
         return self._rates(_check.epoch("epoch", epoch))
 
+    def as_optax(self, group: int = 0, steps_per_epoch: int = 1) -> Callable[[Any], Array]:
+        """Return the rate of one param group as an ``optax.Schedule``, for optax and Flax.
+
+        The position is the count that optax keeps; ``last_epoch`` plays no part. What happens to
+        the scheduler later does not reach the schedule.
+
+        Parameters
+        ----------
+        group : int
+            An entry of ``base_lr``, or a column of a schedule with a column for each group.
+        steps_per_epoch : int
+            How many counts make an epoch.
+
+        Returns
+        -------
+        callable
+            From a count, traced or not, to the scheduled rate at epoch
+            ``count // steps_per_epoch``, positive and in the rate's dtype.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If there is no such group, or ``steps_per_epoch`` is not an integer of at least 1.
+
+        See Also
+        --------
+        scale_by_scheduler : a rate for each group of parameters.
+        """
+        from brainsched import _optax  # the bridges stand on the base, which needs none of them
+
+        return _optax.schedule(self, group, steps_per_epoch)
+
     # Stepping
 
     def step(self, epoch: Any = None) -> None:
@@ -350,6 +382,27 @@ class LRScheduler(Node, braintools.optim.LRScheduler):
             )
         return bases.adding(group, lr)
 
+    def _detached(self, groups: int) -> "LRScheduler":
+        """Return a copy for the bridges: ``groups`` param groups, no optimizer, at its first epoch.
+
+        Its States are new, since under a transformation those of a scheduler that was built there
+        cannot be copied.
+        """
+        kept = {
+            name: value
+            for name, value in vars(self).items()
+            if name not in self._not_copied and not isinstance(value, State)
+        }
+        duplicate = type(self).__new__(type(self))
+        duplicate.__dict__.update(kept)
+        duplicate.last_epoch = EpochState(self._first_epoch)
+        duplicate._current_lrs = RatesState([])
+        bases = duplicate._bases
+        for group in range(groups):
+            bases = duplicate._check_group(group, None, bases)
+        duplicate._hold(groups, bases)
+        return duplicate
+
     def _hold(self, groups: int, bases: _Bases) -> None:
         """Hold rates for ``groups`` param groups; those held already stay as they are."""
         if self.max_groups is not None and groups > self.max_groups:
@@ -460,7 +513,8 @@ class LRScheduler(Node, braintools.optim.LRScheduler):
                 f"jax.lax.scan, ...), which cannot track the scheduler's States: the schedule "
                 f"would silently stand still. Use brainstate.transform.jit, vmap, grad, for_loop "
                 f"or scan instead. In pure JAX, optax or Flax code, where no State is tracked, "
-                f"make the rate a function of a step count that you carry: scheduler.lr_at(count)"
+                f"make the rate a function of a step count that optax or you carry: "
+                f"scheduler.as_optax(), brainsched.scale_by_scheduler, scheduler.lr_at(count)"
             )
 
     # Checkpoints and copies

@@ -4,7 +4,7 @@ import inspect
 import math
 import pkgutil
 import reprlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import jax
@@ -14,11 +14,21 @@ if TYPE_CHECKING:
     from brainsched._base import LRScheduler
 
 _classes: dict[str, "type[LRScheduler]"] = {}
+_listeners: "list[Callable[[type[LRScheduler]], None]]" = []
 
 
 def register(cls: "type[LRScheduler]") -> None:
     """Let :func:`from_config` find a scheduler class by its name."""
     _classes[cls.__name__] = cls
+    for listener in _listeners:
+        listener(cls)
+
+
+def for_every_class(listener: "Callable[[type[LRScheduler]], None]") -> None:
+    """Call ``listener`` with each scheduler class, those that there are and those to come."""
+    _listeners.append(listener)
+    for cls in _classes.values():
+        listener(cls)
 
 
 def parameters(cls: "type[LRScheduler]") -> list[str]:
