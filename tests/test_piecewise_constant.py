@@ -156,12 +156,18 @@ def test_every_rate_is_the_float64_product_rounded_once(arguments):
     np.testing.assert_array_equal(compiled, expected.astype(np.float32))
 
 
-def test_ten_thousand_boundaries_make_the_same_program_as_three():
-    def operations(count):
+def test_each_doubling_of_the_boundaries_adds_one_step_of_the_search_and_no_loop():
+    def program(count):
         scheduler = PiecewiseConstantSchedule(
             0.1, range(1, count + 1), np.linspace(1, 0.1, count + 1)
         )
-        text = jax.jit(scheduler.lr_at).lower(jnp.asarray(0)).as_text()
-        return sum(" = " in line and "constant" not in line for line in text.splitlines())
+        return jax.jit(scheduler.lr_at).lower(jnp.asarray(0)).as_text()
 
-    assert operations(10_000) == operations(3)
+    def operations(count):
+        lines = program(count).splitlines()
+        return sum(" = " in line and "constant" not in line for line in lines)
+
+    step = operations(7) - operations(3)
+    assert 0 < step < 10
+    assert operations(10_000) == operations(3) + 12 * step  # 2 ** 2 > 3 and 2 ** 14 > 10_000
+    assert "while" not in program(10_000)

@@ -10,6 +10,7 @@ from brainsched import _check, _check_schedule
 from brainsched._base import LRScheduler
 from brainsched._types import Array, Rate, Rates, epoch_dtype, largest_epoch
 from brainsched.schedules._curves import Progress, between, cosine, progress
+from brainsched.schedules._search import reached
 
 
 class CosineAnnealingLR(LRScheduler):
@@ -146,7 +147,7 @@ class CosineAnnealingWarmRestarts(LRScheduler):
             at = progress(epoch % self.T_0, self.T_0, xp)
         else:
             starts, lengths = xp.asarray(self._starts), xp.asarray(self._lengths)
-            cycle = starts.searchsorted(epoch, side="right") - 1
+            cycle = reached(self._starts, epoch, xp) - 1
             since, length = epoch - starts[cycle], lengths[cycle]
             at = Progress(since / length, (length - since) / length)
         return between(base_lrs, self.eta_min, cosine(at, xp))

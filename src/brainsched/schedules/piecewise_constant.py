@@ -8,6 +8,7 @@ from jaxtyping import Float, Int
 from brainsched import _check
 from brainsched._base import LRScheduler
 from brainsched._types import Array, Rates
+from brainsched.schedules._search import reached
 
 
 class PiecewiseConstantSchedule(LRScheduler):
@@ -82,6 +83,6 @@ class PiecewiseConstantSchedule(LRScheduler):
         xp: ModuleType,
     ) -> Float[Array, "*epoch groups"]:
         """Look the stage up and multiply; see :meth:`LRScheduler.formula`."""
-        stage = xp.asarray(self._boundaries).searchsorted(epoch[..., 0], side="right")
+        stage = reached(self._boundaries, epoch[..., 0], xp)
         multipliers = xp.asarray(self._multipliers).take(stage, axis=0, mode="clip")
         return base_lrs * multipliers[..., : len(base_lrs)]

@@ -9,6 +9,7 @@ from brainsched import _check, _check_schedule
 from brainsched._base import LRScheduler
 from brainsched._types import Array, Rates
 from brainsched.schedules._powers import Powers
+from brainsched.schedules._search import reached
 
 
 class StepLR(LRScheduler):
@@ -130,5 +131,4 @@ class MultiStepLR(LRScheduler):
         xp: ModuleType,
     ) -> Float[Array, "*epoch groups"]:
         """Count the milestones so far; see :meth:`LRScheduler.formula`."""
-        passed = xp.asarray(self._milestones).searchsorted(epoch, side="right")
-        return base_lrs * self._powers(passed, xp)
+        return base_lrs * self._powers(reached(self._milestones, epoch, xp), xp)
