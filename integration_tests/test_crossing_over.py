@@ -6,10 +6,8 @@ import sys
 import brainstate
 import braintools
 import flax.serialization
-import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
 from flax import nnx
 
@@ -201,29 +199,3 @@ print([name for name in sys.modules if name.partition(".")[0] in ("flax", "orbax
         [sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=300
     )
     assert finished.stdout == "[]\n"
-
-
-# Which side of a boundary belongs to which stage, as the README's table has it
-
-
-def test_boundaries_of_optax_begin_a_stage_as_ours_do_and_those_of_keras_end_one():
-    counts = range(2, 5)
-    ours = PiecewiseConstantSchedule(1.0, [3], [1.0, 0.5]).lr_at(counts)[:, 0]
-    assert ours.tolist() == [1.0, 0.5, 0.5]
-
-    theirs = optax.piecewise_constant_schedule(1.0, {3: 0.5})
-    assert [float(theirs(count)) for count in counts] == [1.0, 0.5, 0.5]
-
-    keras = [1.0 if count <= 3 else 0.5 for count in counts]  # as it documents it
-    assert keras == [1.0, 1.0, 0.5]
-    assert PiecewiseConstantSchedule(1.0, [3 + 1], [1.0, 0.5]).lr_at(counts)[:, 0].tolist() == keras
-
-    pytorch = [1.0 if epoch < 3 else 0.5 for epoch in counts]  # MultiStepLR, as it documents it
-    assert brainsched.MultiStepLR(1.0, [3], 0.5).lr_at(counts)[:, 0].tolist() == pytorch
-
-
-def test_factors_of_optax_and_pytorch_multiply_up_and_our_values_do_not():
-    counts = jnp.arange(8)
-    theirs = jax.vmap(optax.piecewise_constant_schedule(1.0, {3: 0.5, 6: 0.5}))(counts)
-    ours = PiecewiseConstantSchedule(1.0, [3, 6], [1.0, 0.5, 0.25]).lr_at(counts)[:, 0]
-    assert ours.tolist() == theirs.tolist() == [1.0] * 3 + [0.5] * 3 + [0.25] * 2
