@@ -137,6 +137,21 @@ def test_rates_may_be_traced_and_differentiated():
     assert jax.grad(moved)(1.0) == -4.5
 
 
+@pytest.mark.parametrize("base_lr", [0.5, jnp.float32(0.5)], ids=["host", "device"])
+def test_both_ways_can_be_built_inside_a_compiled_function(base_lr):
+    scheduler = PiecewiseConstantSchedule(base_lr, [2], [1.0, 0.5])
+
+    @jax.jit
+    def rate_and_update(count):
+        tx = scale_by_scheduler(scheduler, {"*": 0})
+        update, _ = tx.update(jnp.float32(1), tx.init(jnp.float32(1))._replace(count=count))
+        return scheduler.as_optax()(count), update
+
+    assert rate_and_update(1) == (0.5, -0.5)
+    assert rate_and_update(2) == (0.25, -0.25)
+    assert scheduler.get_last_lr() == [0.5]
+
+
 def test_one_line_replaces_optax_piecewise_constant_schedule():
     theirs = optax.piecewise_constant_schedule(0.5, {2: 0.5, 5: 0.25})
     ours = PiecewiseConstantSchedule(0.5, [2, 5], [1.0, 0.5, 0.125]).as_optax()
