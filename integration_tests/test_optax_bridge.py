@@ -355,27 +355,24 @@ def test_many_runs_under_vmap_each_have_their_own_position():
     assert states.hyperparams["learning_rate"].tolist() == np.array([BODY, HEAD]).T.tolist()
 
 
-class Then(brainsched.LRScheduler):
-    """One schedule up to an epoch, and another from there on."""
-
-    def __init__(self, base_lr, first, second, switch, last_epoch=0):
-        self.first, self.second, self.switch = first, second, switch
-        super().__init__(base_lr, last_epoch)
-
-    def formula(self, epoch, base_lrs, xp):
-        before = self.first.formula(epoch, base_lrs, xp)
-        return xp.where(epoch < self.switch, before, self.second.formula(epoch, base_lrs, xp))
-
-
-def test_schedule_composed_of_others_serves_both_ways():
-    first = PiecewiseConstantSchedule(boundaries=[1], values=[1.0, 0.5])
-    composed = Then([1.0, 4.0], first, brainsched.StepLR(step_size=4, gamma=0.25), switch=3)
-    expected = [1.0, 0.5, 0.5, 1.0, 0.25]
-    tx = scale_by_scheduler(composed, GROUPS)
-    first._multipliers = np.zeros((2, 1))  # the transformation has a copy of the parts as well
-    updates, _ = applied(tx, params(), 5)
+def test_compositions_serve_both_ways():
+    first = PiecewiseConstantSchedule([1.0, 4.0], boundaries=[1], values=[1.0, 0.5])
+    second = brainsched.ChainedScheduler(
+        [brainsched.StepLR([1.0, 4.0], 1, 0.5), brainsched.ConstantLR([1.0, 1.0], 0.5, 1)]
+    )
+    composed = brainsched.SequentialLR([first, second], milestones=[3])
+    expected = [1.0, 0.5, 0.5, 0.5, 0.5, 0.25]
+    updates, _ = applied(scale_by_scheduler(composed, GROUPS), params(), 6)
     assert [float(found["body"]["bias"]) for found in updates] == [-rate for rate in expected]
     assert [float(found["head"][0]) for found in updates] == [-4 * rate for rate in expected]
+    assert composed.as_optax(group=1)(4) == 2.0
+
+
+def test_a_rate_that_depends_on_a_metric_is_refused():
+    plateau = brainsched.ReduceLROnPlateau()
+    for bridge in (plateau.as_optax, lambda: scale_by_scheduler(plateau, {"*": 0})):
+        with pytest.raises(TypeError, match="depends on the metrics of the run"):
+            bridge()
 
 
 # Bad input

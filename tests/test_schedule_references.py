@@ -577,15 +577,13 @@ def test_powers_near_one_are_right_at_any_epoch():
     np.testing.assert_array_equal(jax.jit(scheduler.lr_at)(asked), on_host)
 
 
-def test_each_doubling_of_the_milestones_adds_one_step_of_the_search():
+def test_ten_thousand_milestones_make_the_same_program_as_three():
     def operations(count):
         scheduler = MultiStepLR(0.1, range(1, count + 1), 0.5)
         text = jax.jit(scheduler.lr_at).lower(jnp.asarray(0)).as_text()
         return sum(" = " in line and "constant" not in line for line in text.splitlines())
 
-    step = operations(7) - operations(3)
-    assert 0 < step < 10
-    assert operations(10_000) == operations(3) + 12 * step
+    assert operations(10_000) == operations(3)
 
 
 # Several groups

@@ -129,6 +129,7 @@ class _Rates:
     def __init__(self, scheduler: LRScheduler, steps_per_epoch: int) -> None:
         if not isinstance(scheduler, LRScheduler):
             raise TypeError(f"scheduler must be an LRScheduler, got {type(scheduler).__name__}")
+        scheduler._require_pure("the bridge to optax")
         self.steps_per_epoch = _check.integer("steps_per_epoch", steps_per_epoch)
         if not 1 <= self.steps_per_epoch <= _LARGEST_COUNT:
             raise ValueError(

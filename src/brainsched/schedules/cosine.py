@@ -10,7 +10,7 @@ from brainsched import _check, _check_schedule
 from brainsched._base import LRScheduler
 from brainsched._types import Array, Rate, Rates, epoch_dtype, largest_epoch
 from brainsched.schedules._curves import Progress, between, cosine, progress
-from brainsched.schedules._search import reached
+from brainsched.schedules._search import Search
 
 
 class CosineAnnealingLR(LRScheduler):
@@ -133,6 +133,7 @@ class CosineAnnealingWarmRestarts(LRScheduler):
             starts.append(starts[-1] + lengths[-1])
             lengths.append(lengths[-1] * self.T_mult)
         self._starts = np.asarray(starts, epoch_dtype())
+        self._restarts = Search(self._starts)
         self._lengths = np.asarray(lengths, np.float64)
         super().__init__(base_lr, last_epoch)
 
@@ -147,7 +148,7 @@ class CosineAnnealingWarmRestarts(LRScheduler):
             at = progress(epoch % self.T_0, self.T_0, xp)
         else:
             starts, lengths = xp.asarray(self._starts), xp.asarray(self._lengths)
-            cycle = reached(self._starts, epoch, xp) - 1
+            cycle = self._restarts(epoch, xp) - 1
             since, length = epoch - starts[cycle], lengths[cycle]
             at = Progress(since / length, (length - since) / length)
         return between(base_lrs, self.eta_min, cosine(at, xp))

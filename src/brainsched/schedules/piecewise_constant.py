@@ -8,7 +8,7 @@ from jaxtyping import Float, Int
 from brainsched import _check
 from brainsched._base import LRScheduler
 from brainsched._types import Array, Rates
-from brainsched.schedules._search import reached
+from brainsched.schedules._search import Search
 
 
 class PiecewiseConstantSchedule(LRScheduler):
@@ -66,6 +66,7 @@ class PiecewiseConstantSchedule(LRScheduler):
         self.boundaries = [1000, 2000] if boundaries is None else boundaries
         self.values = [1.0, 0.1, 0.01] if values is None else values
         self._boundaries = _check.boundaries("boundaries", self.boundaries)
+        self._stages = Search(self._boundaries)
         table = _check.table("values", self.values, len(self._boundaries) + 1)
         self.max_groups = table.shape[1] if table.ndim == 2 else None
         self._multipliers = table if table.ndim == 2 else table[:, None]
@@ -83,6 +84,6 @@ class PiecewiseConstantSchedule(LRScheduler):
         xp: ModuleType,
     ) -> Float[Array, "*epoch groups"]:
         """Look the stage up and multiply; see :meth:`LRScheduler.formula`."""
-        stage = reached(self._boundaries, epoch[..., 0], xp)
+        stage = self._stages(epoch[..., 0], xp)
         multipliers = xp.asarray(self._multipliers).take(stage, axis=0, mode="clip")
         return base_lrs * multipliers[..., : len(base_lrs)]

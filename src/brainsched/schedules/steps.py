@@ -9,7 +9,7 @@ from brainsched import _check, _check_schedule
 from brainsched._base import LRScheduler
 from brainsched._types import Array, Rates
 from brainsched.schedules._powers import Powers
-from brainsched.schedules._search import reached
+from brainsched.schedules._search import Search
 
 
 class StepLR(LRScheduler):
@@ -116,6 +116,7 @@ class MultiStepLR(LRScheduler):
         self.milestones = milestones
         self.gamma = _check_schedule.within("gamma", gamma, "(0, 1]")
         self._milestones = _check.boundaries("milestones", milestones)
+        self._falls = Search(self._milestones)
         self._powers = Powers(self.gamma)
         super().__init__(base_lr, last_epoch)
 
@@ -131,4 +132,4 @@ class MultiStepLR(LRScheduler):
         xp: ModuleType,
     ) -> Float[Array, "*epoch groups"]:
         """Count the milestones so far; see :meth:`LRScheduler.formula`."""
-        return base_lrs * self._powers(reached(self._milestones, epoch, xp), xp)
+        return base_lrs * self._powers(self._falls(epoch, xp), xp)
