@@ -1,0 +1,212 @@
+"""SchedulerCheckpoint with braintools' own Trainer."""
+
+import subprocess
+import sys
+
+import brainstate
+import braintools
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from braintools.trainer import LearningRateMonitor, LightningModule, ModelCheckpoint, Trainer
+
+from brainsched import PiecewiseConstantSchedule
+from brainsched.trainer import SchedulerCheckpoint
+
+BATCHES = 3
+# Base rate 0.1, boundaries 2 and 4.
+RATES = np.array([0.1, 0.1, 0.01, 0.01, 0.001, 0.001, 0.001], np.float32).tolist()
+
+
+class Regression(LightningModule):
+    def __init__(self, given, values=(1.0, 0.1, 0.01)):
+        super().__init__()
+        self.linear = brainstate.nn.Linear(3, 1, w_init=braintools.init.Constant(0.5))
+        self.given = given
+        self.values = values
+
+    def training_step(self, batch, batch_idx):
+        return {"loss": ((self.linear(batch) - 1.0) ** 2).mean()}
+
+    def configure_optimizers(self):
+        scheduler = PiecewiseConstantSchedule(0.1, [2, 4], self.values)
+        rate = scheduler if self.given else 1e-3
+        return braintools.optim.Adam(lr=rate), scheduler
+
+
+class Data:
+    """Batches that depend on the model's epoch, as a shuffled data set should."""
+
+    def __init__(self, model):
+        self.model = model
+
+    def __len__(self):
+        return BATCHES
+
+    def __iter__(self):
+        for batch in range(BATCHES):
+            random = np.random.default_rng([self.model.current_epoch, batch])
+            yield jnp.asarray(random.normal(size=(4, 3)), jnp.float32)
+
+
+def fit(folder, epochs, *, given=True, resume_from=None, callbacks=None, model=None, **kwargs):
+    """Train, and return the Trainer, the model and the rates of the epochs."""
+    model = model or Regression(given)
+    monitor = LearningRateMonitor("epoch")
+    if callbacks is None:
+        checkpoints = ModelCheckpoint(dirpath=str(folder), save_top_k=-1)
+        callbacks = [SchedulerCheckpoint(resume_from), checkpoints]
+    trainer = Trainer(
+        max_epochs=epochs,
+        callbacks=[*callbacks, monitor],
+        logger=False,
+        enable_progress_bar=False,
+        default_root_dir=str(folder),
+        **kwargs,
+    )
+    trainer.fit(model, Data(model))
+    return trainer, model, [entry["lr-opt0"] for entry in monitor.lr_history]
+
+
+def end_of(trainer, model):
+    (optimizer,), (scheduler,) = trainer.optimizers, trainer.schedulers
+    return jax.tree.map(
+        np.asarray, [model.state_dict(), optimizer.state_dict(), scheduler.state_dict()]
+    )
+
+
+def assert_same_bits(one, other):
+    jax.tree.map(np.testing.assert_array_equal, one, other)
+    assert jax.tree.map(lambda leaf: leaf.dtype, one) == jax.tree.map(
+        lambda leaf: leaf.dtype, other
+    )
+
+
+@pytest.fixture(scope="module")
+def never_stopped(tmp_path_factory):
+    return fit(tmp_path_factory.mktemp("never_stopped"), 7)
+
+
+@pytest.mark.parametrize("given", [True, False], ids=["given_as_lr", "returned_only"])
+@pytest.mark.parametrize("stop", [1, 2, 4, 5])
+def test_resumed_from_the_last_checkpoint_it_ends_with_the_same_bits(
+    never_stopped, tmp_path, stop, given
+):
+    expected_trainer, expected_model, expected_rates = never_stopped
+    _, _, first = fit(tmp_path, stop, given=given)
+    trainer, model, rest = fit(tmp_path, 7, given=given, resume_from=tmp_path / "last.ckpt")
+    assert first + rest == expected_rates == RATES
+    expected, end = end_of(expected_trainer, expected_model), end_of(trainer, model)
+    for optimizer in (expected[1], end[1]):
+        optimizer.pop("base_lr")  # of a returned scheduler, the optimizer's own plain rate
+    assert_same_bits(end, expected)
+    assert trainer.schedulers[0].epoch == 7
+    assert trainer.global_step == 7 * BATCHES
+    assert trainer.max_epochs == 7
+
+
+@pytest.mark.parametrize("epoch", [1, 3, 4])
+def test_the_step_that_a_checkpoint_of_an_epochs_end_lacks_is_made_up_for(
+    never_stopped, tmp_path, epoch
+):
+    fit(tmp_path, 5)
+    path = tmp_path / f"checkpoint-{epoch:02d}.ckpt"
+    assert braintools.file.msgpack_load(str(path))["brainsched"]["step_pending"]
+    trainer, model, rates = fit(tmp_path, 7, resume_from=path)
+    assert rates == RATES[epoch + 1 :]
+    assert_same_bits(end_of(trainer, model), end_of(never_stopped[0], never_stopped[1]))
+    # Epochs count on, so that later checkpoints do not overwrite earlier ones.
+    assert model.current_epoch == 6
+    assert len(list(tmp_path.glob("checkpoint-*.ckpt"))) == 7
+
+
+def test_a_resumed_run_can_be_resumed_again(never_stopped, tmp_path):
+    last = tmp_path / "last.ckpt"
+    fit(tmp_path, 2)
+    fit(tmp_path, 3, resume_from=last)
+    trainer, model, rates = fit(tmp_path, 7, resume_from=last)
+    assert rates == RATES[3:]
+    assert_same_bits(end_of(trainer, model), end_of(never_stopped[0], never_stopped[1]))
+
+
+def test_resumed_at_its_end_it_trains_no_more(never_stopped, tmp_path):
+    fit(tmp_path, 7)
+    trainer, model, rates = fit(tmp_path, 7, resume_from=tmp_path / "last.ckpt")
+    assert rates == []
+    assert_same_bits(end_of(trainer, model), end_of(never_stopped[0], never_stopped[1]))
+
+
+def test_min_and_max_steps_count_the_whole_run(tmp_path):
+    fit(tmp_path, 2)
+    trainer, _, _ = fit(tmp_path, 7, resume_from=tmp_path / "last.ckpt", max_steps=4 * BATCHES)
+    assert trainer.schedulers[0].epoch == 4
+    assert (trainer.max_epochs, trainer.min_epochs) == (7, 1)
+
+
+def test_a_returned_scheduler_is_attached_and_its_rates_are_applied_from_the_first_epoch(tmp_path):
+    trainer, _, rates = fit(tmp_path, 5, given=False, callbacks=[SchedulerCheckpoint()])
+    assert rates == RATES[:5]
+    assert trainer.schedulers[0].optimizer is trainer.optimizers[0]
+
+
+def test_what_the_trainer_does_without_the_callback(tmp_path):
+    checkpoints = ModelCheckpoint(dirpath=str(tmp_path), save_top_k=-1)
+    trainer, _, rates = fit(tmp_path, 3, given=False, callbacks=[checkpoints])
+    assert rates == [1e-3] * 3
+    assert trainer.schedulers[0].epoch == 3
+    saved = braintools.file.msgpack_load(str(tmp_path / "last.ckpt"))
+    assert not [key for key in saved if "sched" in key]
+    model = Regression(True)
+    again = Trainer(max_epochs=5, logger=False, enable_progress_bar=False)
+    with pytest.raises(AttributeError, match="no attribute 'mu'"):
+        again.fit(model, Data(model), ckpt_path=str(tmp_path / "last.ckpt"))
+
+
+def test_a_changed_schedule_warns_and_holds_from_the_restored_epoch_on(tmp_path):
+    fit(tmp_path, 3)
+    with pytest.warns(UserWarning, match="values changed. .* holds from epoch 3 on"):
+        _, _, rates = fit(
+            tmp_path,
+            6,
+            model=Regression(True, (1.0, 0.5, 0.25)),
+            resume_from=tmp_path / "last.ckpt",
+        )
+    assert rates == np.array([0.05, 0.025, 0.025], np.float32).tolist()
+
+
+def test_model_checkpoint_must_come_after(tmp_path):
+    callbacks = [ModelCheckpoint(dirpath=str(tmp_path)), SchedulerCheckpoint()]
+    with pytest.raises(ValueError, match="must stand before ModelCheckpoint"):
+        fit(tmp_path, 1, callbacks=callbacks)
+
+
+def test_a_checkpoint_without_our_entry_is_refused(tmp_path):
+    fit(tmp_path, 1, callbacks=[ModelCheckpoint(dirpath=str(tmp_path))])
+    with pytest.raises(ValueError, match=r"last\.ckpt was saved without SchedulerCheckpoint"):
+        fit(tmp_path, 2, resume_from=tmp_path / "last.ckpt")
+
+
+def test_a_checkpoint_within_an_epoch_is_refused(tmp_path):
+    within = ModelCheckpoint(
+        dirpath=str(tmp_path),
+        filename="within",
+        every_n_train_steps=1,
+        save_on_train_epoch_end=False,
+    )
+    fit(tmp_path, 2, callbacks=[SchedulerCheckpoint(), within])
+    with pytest.raises(ValueError, match="saved within an epoch"):
+        fit(tmp_path, 3, resume_from=tmp_path / "within.ckpt")
+
+
+def test_a_truncated_checkpoint_is_refused(tmp_path):
+    fit(tmp_path, 1)
+    path = tmp_path / "last.ckpt"
+    path.write_bytes(path.read_bytes()[:-40])
+    with pytest.raises(braintools.file.InvalidCheckpointPath):
+        fit(tmp_path, 2, resume_from=path)
+
+
+def test_importing_brainsched_does_not_import_the_bridge():
+    code = "import sys, brainsched; sys.exit('brainsched.trainer' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
