@@ -2,8 +2,7 @@
 
     python examples/resume.py --folder runs/resume
 
-Orbax saves weights, optimizer, scheduler and history together after every epoch, and gives a
-checkpoint its final name once it is complete: a kill costs the epochs since the last one.
+Orbax saves everything after each epoch, and names a checkpoint once it is complete.
 """
 
 import argparse
@@ -21,7 +20,6 @@ parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
 parser.add_argument("--folder", type=Path, default="runs/resume")
 parser.add_argument("--epochs", type=int, default=40)
 arguments = parser.parse_args()
-
 # Build everything as if the run began here: the seed makes the first weights the same each time.
 brainstate.random.seed(0)
 model = brainstate.nn.Linear(8, 1)
@@ -33,17 +31,19 @@ optimizer.register_trainable_weights(weights)
 
 @brainstate.transform.jit
 def train_step(x):
-    def loss():
-        return ((model(x) - x.sum(axis=1, keepdims=True)) ** 2).mean()
+    """Fit the sum of the inputs."""
+    y = x.sum(axis=1, keepdims=True)
+    gradients = brainstate.transform.grad(lambda: ((model(x) - y) ** 2).mean(), weights)()
+    optimizer.step(gradients)
 
-    optimizer.step(brainstate.transform.grad(loss, weights)())
 
-
-def batch_of(epoch):  # depends on the epoch alone, so that a resumed run sees the same data
+def batch_of(epoch):
+    """Depend on the epoch alone, so that a resumed run sees the same data."""
     return jnp.asarray(np.random.default_rng(epoch).normal(size=(64, 8)), jnp.float32)
 
 
 def state():
+    """Return all that a checkpoint holds, but for the history."""
     return {
         "weights": {name: weight.value for name, weight in weights.items()},
         "optimizer": optimizer.state_dict(),
