@@ -39,11 +39,16 @@ def main(folder: Path, name: str, begin: int, end: int, process: int) -> None:
     optimizer.register_trainable_weights({"body": body})
     optimizer.add_param_group({"head": head}, lr=0.2)
 
-    # The scheduler's States, and all others, are replicated over the mesh of the parameters.
-    for state in brainstate.graph.states(optimizer).values():
-        state.value = jax.device_put(state.value, replicated)
-    for weight in weights.values():
-        weight.value = jax.device_put(weight.value, replicated)
+    # The body's weights and their moments are sharded; what is scalar, the scheduler's States
+    # among it, is replicated over the same mesh.
+    def place(value: Any) -> Any:
+        def placed(leaf: Any) -> jax.Array:
+            return jax.device_put(leaf, sharded if np.ndim(leaf) else replicated)
+
+        return jax.tree.map(placed, value)
+
+    for state in [*brainstate.graph.states(optimizer).values(), *weights.values()]:
+        state.value = place(state.value)
 
     def parts() -> dict[str, object]:
         # Only arrays: the scheduler's States through the graph, as every process holds them.
@@ -90,6 +95,7 @@ def main(folder: Path, name: str, begin: int, end: int, process: int) -> None:
             with jax.transfer_guard("disallow"):
                 rates.append(update(x))
     assert traced == [1]
+    assert body.value.sharding == sharded
     assert scheduler.last_epoch.value.sharding == replicated
     shardings = jax.tree.map(lambda rate: rate.sharding, scheduler.get_last_lr())
     assert shardings == [replicated] * 2
@@ -101,7 +107,10 @@ def main(folder: Path, name: str, begin: int, end: int, process: int) -> None:
         "devices": jax.device_count(),
         "epoch": scheduler.epoch,
         "rates": [[np.asarray(rate) for rate in applied] for applied in rates],
-        "weights": {key: np.asarray(weight.value) for key, weight in weights.items()},
+        "weights": {
+            key: np.asarray(jax.device_put(weight.value, replicated))
+            for key, weight in weights.items()
+        },
     }
     (folder / f"{name}.{process}").write_bytes(pickle.dumps(result))
 

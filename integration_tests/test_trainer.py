@@ -207,6 +207,27 @@ def test_a_truncated_checkpoint_is_refused(tmp_path):
         fit(tmp_path, 2, resume_from=path)
 
 
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda entry: entry.pop("epochs_done"), "its entry 'brainsched' must have"),
+        (lambda entry: entry["schedulers"]["0"].pop("last_epoch"), "no 'last_epoch'"),
+        (lambda entry: entry["schedulers"].clear(), "has 0 schedulers, but this run has 1"),
+    ],
+)
+def test_a_damaged_entry_is_refused_and_changes_nothing(tmp_path, damage, message):
+    fit(tmp_path, 2)
+    path = str(tmp_path / "last.ckpt")
+    checkpoint = braintools.file.msgpack_load(path)
+    damage(checkpoint["brainsched"])
+    braintools.file.msgpack_save(path, checkpoint, overwrite=True)
+    model = Regression(True)
+    before = jax.tree.map(np.array, model.state_dict())
+    with pytest.raises(ValueError, match=message):
+        fit(tmp_path, 3, model=model, resume_from=path)
+    jax.tree.map(np.testing.assert_array_equal, model.state_dict(), before)
+
+
 def test_importing_brainsched_does_not_import_the_bridge():
     code = "import sys, brainsched; sys.exit('brainsched.trainer' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

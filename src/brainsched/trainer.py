@@ -1,6 +1,8 @@
 """The bridge to ``braintools.trainer``: runs of its Trainer that can be stopped and resumed."""
 
+import copy
 import os
+import warnings
 from typing import Any
 
 from braintools.file import msgpack_from_state_dict, msgpack_load
@@ -12,6 +14,7 @@ from brainsched._base import LRScheduler
 __all__ = ["SchedulerCheckpoint"]
 
 _ENTRY = "brainsched"
+_KEYS = {"epochs_done", "global_step", "within_epoch", "step_pending", "schedulers"}
 
 
 class SchedulerCheckpoint(Callback):
@@ -125,6 +128,8 @@ class SchedulerCheckpoint(Callback):
         if not isinstance(checkpoint, dict) or _ENTRY not in checkpoint:
             raise ValueError(f"{path} was saved without SchedulerCheckpoint: it has no scheduler")
         saved = checkpoint[_ENTRY]
+        if not isinstance(saved, dict) or set(saved) != _KEYS:
+            raise ValueError(f"{path} is damaged: its entry {_ENTRY!r} must have {sorted(_KEYS)}")
         if saved["within_epoch"]:
             raise ValueError(
                 f"{path} was saved within an epoch, where the Trainer cannot go on: resume from "
@@ -145,8 +150,12 @@ class SchedulerCheckpoint(Callback):
             checkpoint["optimizer_state_dict"],
             "optimizer_state_dict",
         )
-        for i, scheduler in enumerate(schedulers):
-            scheduler.load_state_dict(saved["schedulers"][str(i)])
+        states = [saved["schedulers"][str(i)] for i in range(len(schedulers))]
+        for scheduler, state in zip(schedulers, states, strict=True):
+            with warnings.catch_warnings(action="ignore"):  # a trial, to raise before all else
+                copy.deepcopy(scheduler).load_state_dict(state)
+        for scheduler, state in zip(schedulers, states, strict=True):
+            scheduler.load_state_dict(state)
         module.load_state_dict(parameters)
         for optimizer, state in zip(trainer.optimizers, optimizers, strict=True):
             optimizer.load_state_dict(state)
