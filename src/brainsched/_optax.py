@@ -112,9 +112,10 @@ def scale_by_scheduler(
     ) -> tuple[Any, ScaleBySchedulerState]:
         del params
         present = jnp.asarray(rates.at(state.count))
+        factors = -present
 
         def scaled(keys: tuple[Any, ...], value: jax.Array) -> jax.Array:
-            return -present[group_of(keys)].astype(value.dtype) * value
+            return factors[group_of(keys)].astype(value.dtype) * value
 
         updates = jax.tree_util.tree_map_with_path(scaled, updates)
         count = optax.safe_increment(state.count)
