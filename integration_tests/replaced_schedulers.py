@@ -4,6 +4,8 @@ import braintools
 
 import brainsched
 
-for name in brainsched.schedules.__all__:
-    if hasattr(braintools.optim, name):
-        setattr(braintools.optim, name, getattr(brainsched, name))
+
+def pytest_configure() -> None:
+    for name in brainsched.schedules.__all__:
+        if hasattr(braintools.optim, name):
+            setattr(braintools.optim, name, getattr(brainsched, name))
