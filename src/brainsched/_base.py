@@ -17,6 +17,7 @@ Conventions, for every schedule:
 
 import copy
 import inspect
+import operator
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from types import ModuleType
@@ -39,7 +40,6 @@ from brainsched._types import (
     Rate,
     Rates,
     epoch_dtype,
-    largest_epoch,
     rate_dtype,
     smallest_rate,
 )
@@ -467,10 +467,10 @@ class LRScheduler(Node, braintools.optim.LRScheduler):
     def _counted_on(self, epoch: np.ndarray, increment: int) -> np.ndarray:
         if not increment:
             return epoch
-        counted = epoch.item() + increment
-        if counted > largest_epoch():
-            raise ValueError(f"last_epoch cannot go beyond {largest_epoch()}")
-        return np.array(counted, epoch.dtype)
+        try:
+            return np.array(epoch.item() + increment, epoch.dtype)
+        except OverflowError as error:
+            raise ValueError(f"last_epoch cannot go beyond {epoch}") from error
 
     def _advance_in_jax(self, epoch: Array, increment: int) -> tuple[Array, list[Array]]:
         epoch = jnp.add(epoch, increment) if increment else epoch
@@ -584,7 +584,9 @@ def _rounded(rates: Float[Array, "*shape"], dtype: Any, xp: ModuleType) -> Float
 
 def _same_on_host(rates: list[Array], others: list[Array]) -> bool:
     """Whether both lists are on the host and equal; never waits for a device."""
+    if all(map(operator.is_, rates, others)):
+        return True
     return all(
-        rate is other or (type(rate) is type(other) is np.ndarray and rate == other)
+        type(rate) is type(other) is np.ndarray and rate == other
         for rate, other in zip(rates, others, strict=True)
     )

@@ -20,7 +20,8 @@ from brainsched._types import Array, epoch_dtype, largest_epoch, rate_dtype
 LARGEST_RATE = float(np.finfo(np.float32).max)
 
 
-def _shown(value: Any) -> str:
+def shown(value: Any) -> str:
+    """Return a value and its type, for a message."""
     return f"{value!r} ({type(value).__name__})"
 
 
@@ -37,7 +38,7 @@ def number(name: str, value: Any, *, largest: float = LARGEST_RATE) -> float:
     """Return ``value`` as a float: a real number, finite, not negative, at most ``largest``."""
     value = unwrap(value)
     if _is_bool(value) or not isinstance(value, numbers.Real):
-        raise TypeError(f"{name} must be a number, got {_shown(value)}")
+        raise TypeError(f"{name} must be a number, got {shown(value)}")
     result = float(value)
     if not math.isfinite(result) or result < 0:
         raise ValueError(f"{name} must be finite and not negative, got {value!r}")
@@ -66,7 +67,7 @@ def integer(name: str, value: Any) -> int:
     """Return ``value`` as an int; a float is not one, even where it is whole."""
     value = unwrap(value)
     if _is_bool(value) or not isinstance(value, numbers.Integral):
-        raise TypeError(f"{name} must be an integer, got {_shown(value)}")
+        raise TypeError(f"{name} must be an integer, got {shown(value)}")
     return int(value)
 
 
@@ -105,7 +106,7 @@ def sequence(name: str, value: Any, of: str) -> list[Any]:
         return list(value)
     if isinstance(value, Sequence) and not isinstance(value, str | bytes):
         return list(value)
-    raise TypeError(f"{name} must be a sequence of {of}, got {_shown(value)}")
+    raise TypeError(f"{name} must be a sequence of {of}, got {shown(value)}")
 
 
 def base_rates(name: str, value: Any) -> list[float | jax.Array]:
@@ -128,7 +129,7 @@ def metric(name: str, value: Any) -> Array:
     else:
         value = unwrap(value)
         if _is_bool(value) or not isinstance(value, numbers.Real):
-            raise TypeError(f"{name} must be a number, got {_shown(value)}")
+            raise TypeError(f"{name} must be a number, got {shown(value)}")
         value = np.asarray(value, np.float32)
     if value.ndim:
         raise ValueError(f"{name} must be a scalar, got an array of shape {value.shape}")

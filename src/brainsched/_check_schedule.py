@@ -34,7 +34,7 @@ def one_of(name: str, value: Any, choices: Sequence[str]) -> str:
     """Return ``value``, which must be one of ``choices``."""
     listed = ", ".join(map(repr, choices))
     if not isinstance(value, str):
-        raise TypeError(f"{name} must be one of {listed}, got {_check._shown(value)}")
+        raise TypeError(f"{name} must be one of {listed}, got {_check.shown(value)}")
     if value not in choices:
         raise ValueError(f"{name} must be one of {listed}, got {value!r}")
     return value
@@ -43,12 +43,12 @@ def one_of(name: str, value: Any, choices: Sequence[str]) -> str:
 def flag(name: str, value: Any) -> bool:
     """Return ``value`` as a bool, which it must be."""
     if not isinstance(value, bool | np.bool_):
-        raise TypeError(f"{name} must be True or False, got {_check._shown(value)}")
+        raise TypeError(f"{name} must be True or False, got {_check.shown(value)}")
     return bool(value)
 
 
 def function(name: str, value: Any) -> Callable[[Any], Any]:
     """Return ``value``, which must be callable."""
     if not callable(value):
-        raise TypeError(f"{name} must be a function of one argument, got {_check._shown(value)}")
+        raise TypeError(f"{name} must be a function of one argument, got {_check.shown(value)}")
     return value
