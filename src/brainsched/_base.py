@@ -247,9 +247,9 @@ class LRScheduler(Node, braintools.optim.LRScheduler):
             now, rates = self._advance(self.last_epoch.value, 1)
         else:
             now, rates = self._advance(_check.epoch("epoch", epoch), 0)
-        self.last_epoch.value = now
         if not _same_on_host(rates, self._current_lrs.value):
-            self._current_lrs.value = rates
+            self._current_lrs.value = rates  # first, as it raises if a rate is not finite
+        self.last_epoch.value = now
 
     def step_epoch(self) -> None:
         """Go to the next epoch: the same as :meth:`step` without an argument."""

@@ -183,10 +183,10 @@ class ReduceLROnPlateau(LRScheduler):
             _, rates = self._advance(after[-1], 0)
         else:
             now, after, rates = self._remember_anywhere(metric, now, memory, increment)
+        self._current_lrs.value = rates
         self.last_epoch.value = now
         for name, value in zip(self._memory, after, strict=True):
             getattr(self, name).value = value
-        self._current_lrs.value = rates
 
     def _remember(self, metric: Array, memory: list[Array], xp: ModuleType) -> list[Array]:
         """Return the memory after ``metric``."""

@@ -1,0 +1,69 @@
+"""Steps on the host, whose rates are evaluated for many epochs at once."""
+
+import jax
+import numpy as np
+import pytest
+
+from brainsched import LRScheduler, PiecewiseConstantSchedule
+
+
+class InverseLR(LRScheduler):
+    """A rate that is infinite at epoch 50, and NaN beyond."""
+
+    def formula(self, epoch, base_lrs, xp):
+        return base_lrs / xp.sqrt(50.0 - epoch)
+
+
+def inverse(epoch):
+    return [np.float32(0.1 / np.sqrt(50 - epoch))]
+
+
+@pytest.mark.parametrize("step", [1, 7, 63, 64, 65, 100, -1, -7, -64])
+def test_steps_of_any_length_forwards_and_backwards_give_the_rates_of_their_epochs(step):
+    scheduler = PiecewiseConstantSchedule(0.5, range(1, 1000), np.arange(1000.0))
+    for epoch in range(500, 500 + 4 * step, step):
+        scheduler.step(epoch)
+        assert scheduler.get_last_lr() == [epoch * 0.5]
+        scheduler.step()
+        assert scheduler.get_last_lr() == [(epoch + 1) * 0.5]
+
+
+def test_epochs_that_have_not_come_yet_neither_warn_nor_raise():
+    scheduler = InverseLR(0.1)
+    for epoch in range(50):
+        assert scheduler.get_last_lr() == inverse(epoch)
+        if epoch < 49:
+            scheduler.step()
+    for _ in range(2):
+        with pytest.raises(ValueError, match="must be finite"):
+            scheduler.step(50)
+        assert scheduler.epoch == 49
+        assert scheduler.get_last_lr() == inverse(49)
+
+
+def test_it_steps_up_to_the_largest_epoch():
+    scheduler = PiecewiseConstantSchedule(0.5, [2**31 - 1], [1.0, 0.5], last_epoch=2**31 - 3)
+    assert scheduler.get_last_lr() == [0.5]
+    scheduler.step()
+    scheduler.step()
+    assert scheduler.get_last_lr() == [0.25]
+    with pytest.raises(ValueError, match="cannot go beyond 2147483647"):
+        scheduler.step()
+    assert scheduler.epoch == 2**31 - 1
+
+
+def test_rates_that_were_handed_out_cannot_be_changed_in_place():
+    scheduler = PiecewiseConstantSchedule(0.5, [5], [1.0, 0.5])
+    for rate in (scheduler.get_lr()[0], scheduler.get_last_lr()[0]):
+        with pytest.raises(ValueError, match="read-only"):
+            rate[...] = 3.0
+    assert scheduler.get_lr() == [0.5]
+
+
+def test_rates_are_in_the_dtype_of_the_moment():
+    scheduler = PiecewiseConstantSchedule(0.1, [5], [1.0, 0.5])
+    scheduler.step()
+    with jax.enable_x64(True):
+        assert scheduler.get_lr()[0].dtype == np.float64
+        assert scheduler.get_lr() == [0.1]
+    assert scheduler.get_lr()[0].dtype == np.float32
