@@ -1,0 +1,22 @@
+"""The search tree of compiled look-ups against NumPy's search."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from brainsched.schedules._search import Search
+
+LAST = 2**31 - 1
+epochs = st.integers(0, 40) | st.integers(LAST - 3, LAST)
+
+
+@given(st.sets(epochs, max_size=30), st.lists(epochs, min_size=6, max_size=6))
+def test_it_counts_the_boundaries_at_or_before_an_epoch(boundaries, asked):
+    ordered = np.array(sorted(boundaries), np.int32)
+    search = Search(ordered)
+    at = np.array(asked, np.int32).reshape(2, 3)
+    expected = np.searchsorted(ordered, at, side="right")
+    np.testing.assert_array_equal(search(at, np), expected)
+    np.testing.assert_array_equal(jax.jit(lambda epoch: search(epoch, jnp))(at), expected)
