@@ -57,8 +57,8 @@ def scheduler_of_constant(groups):
 @pytest.mark.parametrize(
     ("scheduler", "added"),
     [
-        (brainsched.PiecewiseConstantSchedule(0.1, [3, 6], [1.0, 0.5, 0.1]), 43),
-        (brainsched.PiecewiseConstantSchedule(0.1, range(10_000), np.ones(10_001)), 43),
+        (brainsched.PiecewiseConstantSchedule(0.1, [3, 6], [1.0, 0.5, 0.1]), 44),
+        (brainsched.PiecewiseConstantSchedule(0.1, range(10_000), np.ones(10_001)), 44),
         (brainsched.CosineAnnealingLR(0.1, 100), 40),
         (
             brainsched.SequentialLR(

@@ -1,8 +1,6 @@
 """The bridge to ``braintools.trainer``: runs of its Trainer that can be stopped and resumed."""
 
-import copy
 import os
-import warnings
 from typing import Any
 
 from braintools.file import msgpack_from_state_dict, msgpack_load
@@ -150,12 +148,8 @@ class SchedulerCheckpoint(Callback):
             checkpoint["optimizer_state_dict"],
             "optimizer_state_dict",
         )
-        states = [saved["schedulers"][str(i)] for i in range(len(schedulers))]
-        for scheduler, state in zip(schedulers, states, strict=True):
-            with warnings.catch_warnings(action="ignore"):  # a trial, to raise before all else
-                copy.deepcopy(scheduler).load_state_dict(state)
-        for scheduler, state in zip(schedulers, states, strict=True):
-            scheduler.load_state_dict(state)
+        for i, scheduler in enumerate(schedulers):  # one, as long as the Trainer uses no more
+            scheduler.load_state_dict(saved["schedulers"][str(i)])
         module.load_state_dict(parameters)
         for optimizer, state in zip(trainer.optimizers, optimizers, strict=True):
             optimizer.load_state_dict(state)
