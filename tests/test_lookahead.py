@@ -52,6 +52,18 @@ def test_it_steps_up_to_the_largest_epoch():
     assert scheduler.epoch == 2**31 - 1
 
 
+def test_a_formula_is_never_asked_for_an_epoch_below_zero():
+    asked = []
+
+    class AskedLR(LRScheduler):
+        def formula(self, epoch, base_lrs, xp):
+            asked.extend(epoch.ravel().tolist())
+            return base_lrs + 0 * epoch
+
+    AskedLR(0.1, last_epoch=2**31 - 3).step()
+    assert min(asked) == 2**31 - 3
+
+
 def test_rates_that_were_handed_out_cannot_be_changed_in_place():
     scheduler = PiecewiseConstantSchedule(0.5, [5], [1.0, 0.5])
     for rate in (scheduler.get_lr()[0], scheduler.get_last_lr()[0]):
