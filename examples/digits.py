@@ -149,10 +149,11 @@ def main():
                 }
             )
             # Saved after the scheduler's step: the checkpoint stands at the epoch that comes next.
+            # A copy of the list: Orbax writes in the background, when it may have grown already.
             saved.save(
                 epoch,
                 args=ocp.args.Composite(
-                    state=ocp.args.PyTreeSave(state()), history=ocp.args.JsonSave(history)
+                    state=ocp.args.PyTreeSave(state()), history=ocp.args.JsonSave([*history])
                 ),
             )
 

@@ -56,9 +56,8 @@ options = ocp.CheckpointManagerOptions(max_to_keep=2)
 with ocp.CheckpointManager(arguments.folder.resolve(), options=options) as checkpoints:
     if (latest := checkpoints.latest_step()) is not None:
         target = state()  # says what shapes, types and shardings to restore
-        restore = ocp.args.PyTreeRestore(
-            target, ocp.checkpoint_utils.construct_restore_args(target)
-        )
+        shardings = ocp.checkpoint_utils.construct_restore_args(target)
+        restore = ocp.args.PyTreeRestore(target, shardings)
         saved = checkpoints.restore(
             latest, args=ocp.args.Composite(state=restore, history=ocp.args.JsonRestore())
         )
@@ -73,7 +72,8 @@ with ocp.CheckpointManager(arguments.folder.resolve(), options=options) as check
         train_step(batch_of(epoch))
         history.append({"epoch": epoch, "rate": float(scheduler.get_last_lr()[0])})
         scheduler.step()  # before saving: a checkpoint stands at the epoch that comes next
-        parts = {"state": ocp.args.PyTreeSave(state()), "history": ocp.args.JsonSave(history)}
+        # A copy of the list: Orbax writes in the background, when it may have grown already.
+        parts = {"state": ocp.args.PyTreeSave(state()), "history": ocp.args.JsonSave([*history])}
         checkpoints.save(epoch, args=ocp.args.Composite(**parts))
 
 print(f"{len(history)} epochs, {scheduler}")

@@ -76,7 +76,7 @@ def main(folder: Path, epochs: int) -> None:
             checkpoints.save(
                 epoch,
                 args=ocp.args.Composite(
-                    state=ocp.args.PyTreeSave(state()), history=ocp.args.JsonSave(history)
+                    state=ocp.args.PyTreeSave(state()), history=ocp.args.JsonSave([*history])
                 ),
             )
 

@@ -3,6 +3,7 @@
 ``python integration_tests/kill_driver.py --kills 50`` is the longer form of this test.
 """
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -32,6 +33,9 @@ def run_example(folder, epochs):
 def test_the_example_goes_on_when_it_is_started_again(tmp_path):
     assert len(RESUME.read_text().splitlines()) < 80
     assert len(run_example(tmp_path, 19)) == 1
+    for kept in (17, 18):  # Orbax writes in the background, while the run goes on
+        saved = json.loads((tmp_path / str(kept) / "history" / "metadata").read_text())
+        assert [entry["epoch"] for entry in saved] == list(range(kept + 1))
     resumed, end = run_example(tmp_path, 22)
     assert resumed == "resumed at epoch 19"
     assert end.startswith("22 epochs, PiecewiseConstantSchedule(")
