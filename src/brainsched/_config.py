@@ -48,7 +48,7 @@ class _Repr(reprlib.Repr):
     """Shortens long arguments, and shows a part of a composition as the call that made it."""
 
     def repr_instance(self, x: Any, level: int) -> str:
-        if type(x).__name__ in _classes:
+        if _classes.get(type(x).__name__) is type(x):
             return call(x)
         return super().repr_instance(x, level)
 
