@@ -78,7 +78,7 @@ def test_bad_argument_raises_when_the_scheduler_is_built(arguments, error, messa
         PiecewiseConstantSchedule(**arguments)
 
 
-BAD_EPOCHS = [
+BAD_STEPS = [
     (-1, ValueError, r"epoch must not be negative, got -1: the first epoch is 0 here"),
     (-7, ValueError, r"epoch must not be negative, got -7"),
     (1.5, TypeError, r"epoch must be an integer, got 1.5"),
@@ -88,12 +88,29 @@ BAD_EPOCHS = [
     ("3", TypeError, r"epoch must be an integer, got '3'"),
     (TOO_LATE, ValueError, r"epoch must be at most 2147483647, got 2147483648"),
     (jnp.array(1.0), TypeError, r"epoch must hold integers, got an array of float32"),
-    (np.array([0.5]), TypeError, r"epoch must hold integers, got an array of float64"),
+    (np.array(0.5), TypeError, r"epoch must be an integer, got .*0.5"),
+    (np.array([5]), ValueError, r"epoch must be a scalar, got an array of shape \(1,\)"),
+    (jnp.array([3, 4]), ValueError, r"epoch must be a scalar, got an array of shape \(2,\)"),
+]
+BAD_EPOCHS = [
+    (-1, ValueError, r"epoch must not be negative, got -1: the first epoch is 0 here"),
+    (-0.5, ValueError, r"epoch must be finite, not negative and at most 2147483647, got -0.5"),
+    (NAN, ValueError, r"epoch must be finite, not negative and at most 2147483647, got nan"),
+    ([1.5, INF], ValueError, r"epoch must be finite, not negative and at most .*, got inf"),
+    (True, TypeError, r"epoch must be a real number, or an array of them, got True"),
+    ("3", TypeError, r"epoch must be a real number, or an array of them, got '3'"),
+    (1j, TypeError, r"epoch must be a real number, or an array of them"),
+    (None, TypeError, r"epoch must be a real number, or an array of them"),
+    (TOO_LATE, ValueError, r"epoch must be at most 2147483647, got 2147483648"),
+    (float(TOO_LATE), ValueError, r"epoch must be finite, not negative and at most 2147483647"),
+    (jnp.array(True), TypeError, r"epoch must hold real numbers, got an array of bool"),
 ]
 
 
-@pytest.mark.parametrize(("epoch", "error", "message"), BAD_EPOCHS)
-@pytest.mark.parametrize("method", ["step", "lr_at"])
+@pytest.mark.parametrize(
+    ("method", "epoch", "error", "message"),
+    [*(("step", *bad) for bad in BAD_STEPS), *(("lr_at", *bad) for bad in BAD_EPOCHS)],
+)
 def test_bad_epoch_raises_and_leaves_the_scheduler_where_it_was(method, epoch, error, message):
     scheduler = PiecewiseConstantSchedule(last_epoch=1500)
     with pytest.raises(error, match=message):
@@ -102,7 +119,7 @@ def test_bad_epoch_raises_and_leaves_the_scheduler_where_it_was(method, epoch, e
     assert scheduler.get_last_lr() == [np.float32(1e-4)]
 
 
-@pytest.mark.parametrize("epochs", [[0, 1.5], [True, False], np.array([0, -1]), [0, TOO_LATE]])
+@pytest.mark.parametrize("epochs", [[0, "x"], [True, False], np.array([0, -1]), [0, TOO_LATE]])
 def test_bad_epoch_among_many_raises(epochs):
     with pytest.raises((TypeError, ValueError), match="epoch must"):
         PiecewiseConstantSchedule().lr_at(epochs)

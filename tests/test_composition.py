@@ -84,7 +84,8 @@ def test_building_and_restoring_leave_parts_and_their_optimizer_alone():
     optimizer = optimizer_for(part)
     part.step(2)
     scheduler = SequentialLR([part, ConstantLR(0.1)], [3])
-    scheduler.step(4)
+    with pytest.warns(UserWarning, match="SGD follows a part of it, a StepLR"):
+        scheduler.step(4)
     scheduler.load_state_dict(scheduler.state_dict())
     assert part.epoch == 2
     assert part.get_last_lr() == [0.125]

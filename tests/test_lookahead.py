@@ -57,7 +57,8 @@ def test_a_formula_is_never_asked_for_an_epoch_below_zero():
 
     class AskedLR(LRScheduler):
         def formula(self, epoch, base_lrs, xp):
-            asked.extend(epoch.ravel().tolist())
+            if xp is np:
+                asked.extend(epoch.ravel().tolist())
             return base_lrs + 0 * epoch
 
     AskedLR(0.1, last_epoch=2**31 - 3).step()

@@ -604,18 +604,18 @@ def test_one_function_for_each_group():
     assert scheduler.max_groups == 2
 
 
-def test_a_function_is_given_one_integer_whatever_the_shape_of_the_epochs():
+def test_a_function_is_given_one_float64_whatever_the_shape_of_the_epochs():
     seen = []
 
     def factor(epoch):
         seen.append((epoch.shape, epoch.dtype))
-        return jnp.array([1.0, 0.5, 0.25])[jnp.minimum(epoch, 2)]
+        return jnp.array([1.0, 0.5, 0.25])[jnp.minimum(epoch.astype(int), 2)]
 
     scheduler = LambdaLR(1.0, factor)
     rates = scheduler.lr_at(np.array([[0, 1], [2, 9]]))[..., 0]
     np.testing.assert_array_equal(rates, np.array([[1, 0.5], [0.25, 0.25]], np.float32))
     assert scheduler.lr_at([]).shape == (0, 1)
-    assert set(seen) == {((), np.dtype(np.int32))}
+    assert set(seen) == {((), np.dtype(np.float64))}
 
 
 def test_a_function_steps_on_the_host_and_in_compiled_code_alike():

@@ -11,50 +11,39 @@ Conventions, for every schedule:
 - The *scheduled* rate is what the schedule gives, :meth:`LRScheduler.get_lr`. The *applied* rate
   is what the optimizer uses, :meth:`LRScheduler.get_last_lr`; it differs only if it was set by
   hand, and then until the next step.
-- A formula is evaluated in float64 and rounded once to float32, in NumPy on the host and in
-  compiled code alike, so that both give the same bits.
+- A formula is a function of a real epoch, evaluated in float64 and rounded once to float32, in
+  NumPy on the host and in compiled code alike, so that both give the same bits.
 """
 
-import copy
 import inspect
 import operator
 from abc import abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import braintools
 import jax
-import jax.numpy as jnp
 import numpy as np
 from brainstate import State, TraceContextError
 from brainstate.graph import Node
-from jaxtyping import Float, Int
+from jaxtyping import Float
 
-from brainsched import _check, _checkpoint, _config, _graph, _param_groups, _upstream
-from brainsched._base_rates import BaseRates, JointBaseRates
-from brainsched._lookahead import Lookahead
+from brainsched import _arguments, _check, _checkpoint, _config, _copies, _param_groups, _upstream
+from brainsched._base_rates import BaseRates
+from brainsched._evaluation import Bases, Evaluation, advance, stay
 from brainsched._states import EpochState, RatesState
-from brainsched._types import (
-    Array,
-    Rate,
-    Rates,
-    epoch_dtype,
-    rate_dtype,
-    smallest_rate,
-)
+from brainsched._types import Array, BaseLRs, Epochs, LRs, Rate, Rates, epoch_dtype
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-
-_Bases = BaseRates | JointBaseRates
 
 
 class LRScheduler(Node, braintools.optim.LRScheduler):
     """A learning-rate schedule for the param groups of a braintools optimizer.
 
     A subclass keeps each argument of its constructor as an attribute of the same name, calls
-    this constructor last, and defines :meth:`formula`.
+    this constructor last, and defines :meth:`formula`. Once built, its attributes are fixed.
 
     Parameters
     ----------
@@ -66,8 +55,6 @@ class LRScheduler(Node, braintools.optim.LRScheduler):
 
     Attributes
     ----------
-    optimizer : braintools.optim.OptaxOptimizer or None
-        The optimizer whose rates this scheduler owns.
     last_epoch : brainstate.State
         The number of steps taken: a scalar int32 (int64 under ``jax_enable_x64``).
     current_lrs : brainstate.State
@@ -79,7 +66,8 @@ class LRScheduler(Node, braintools.optim.LRScheduler):
     Raises
     ------
     TypeError, ValueError
-        If an argument is not as described; the message names it.
+        If an argument is not as described, or the formula's rates have another shape than
+        described; the message names it.
 
     Examples
     --------
@@ -91,48 +79,38 @@ class LRScheduler(Node, braintools.optim.LRScheduler):
     [[0.800000011920929], [0.4000000059604645], [0.10000000149011612]]
     """
 
-    optimizer: braintools.optim.OptaxOptimizer | None = None
     max_groups: int | None = None
     __signature__: inspect.Signature
 
-    # The applied rates as a checkpoint brought them, until they are written again.
-    _restored_lrs: list[Array] | None = None
-    # Whether the optimizer's transformation has asked for the rate yet.
-    _was_called = False
-    # The epoch at which param groups joined or left last, and the rates held up to then.
-    _waiting: tuple[Any, list[Array]] = (None, [])
-    _kernel: Callable[[Any, int], tuple[Array, list[Array]]] | None = None
+    # What links it to the optimizer that it drives, if it does.
+    _attachment: "_param_groups.Attachment | None" = None
+    # Whether the question was asked, at its first step, if an optimizer should follow it.
+    _was_missed = False
+    # How it lost the optimizer that it drove, if it did.
+    _lost: str | None = None
     # The States that a step depends on besides last_epoch, and the one that the formula is of.
     _memory: tuple[str, ...] = ()
     _position_name = "last_epoch"
-    # What the class of this name in braintools saves.
-    _braintools_keys: tuple[str, ...] = ("last_epoch", "base_lrs", "current_lrs")
-    _not_copied: tuple[str, ...] = (
-        "optimizer",
-        "_restored_lrs",
-        "_was_called",
-        "_on_host_at",
-        "_waiting",
-        "_kernel",
-    )
 
     def __init__(self, base_lr: Rates = 1e-3, last_epoch: int = 0) -> None:
         if isinstance(base_lr, braintools.optim.Optimizer):
             raise TypeError(
                 f"base_lr must be a rate, got the optimizer {type(base_lr).__name__}. The order "
-                f"here is {type(self).__name__}({', '.join(_config.parameters(type(self)))}); "
+                f"here is {type(self).__name__}({', '.join(_arguments.parameters(type(self)))}); "
                 f"give the scheduler to the optimizer: "
                 f"{type(base_lr).__name__}(lr=scheduler)"
             )
         self.base_lr = base_lr
         self._begin(BaseRates(tuple(_check.base_rates("base_lr", base_lr))), last_epoch)
 
-    def _begin(self, bases: _Bases, last_epoch: int) -> None:
-        """Create the States."""
-        self._first_epoch = _check.epoch("last_epoch", last_epoch)
+    def _begin(self, bases: Bases, last_epoch: int) -> None:
+        """Create the States, and evaluate the formula for the first time."""
+        self._first_epoch = _check.epoch_number("last_epoch", last_epoch)
         self.last_epoch = EpochState(self._first_epoch)
         self._current_lrs = RatesState([])
-        self._hold(len(bases.listed), bases)
+        _arguments.fix(self)
+        self._have_groups(*self._with_groups(len(bases.listed), bases, []))
+        self._is_built = True
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
@@ -141,23 +119,30 @@ class LRScheduler(Node, braintools.optim.LRScheduler):
         cls.__signature__ = signature.replace(parameters=own)  # the metaclass's call hides it
         if cls.formula is not LRScheduler.formula:
             _config.register(cls)
-        _graph.register(cls)
+        _copies.register(cls)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if "_is_built" not in self.__dict__:
+            super().__setattr__(name, value)
+        elif name == "last_epoch":  # as users of PyTorch write it
+            self.step(value)
+        else:
+            _arguments.refuse(self, name)
+
+    def __getattr__(self, name: str) -> Any:
+        raise _arguments.missing(self, name)
 
     # The schedule
 
     @abstractmethod
-    def formula(
-        self,
-        epoch: Int[Array, "*epoch 1"],
-        base_lrs: Any,
-        xp: ModuleType,
-    ) -> Float[Array, "*epoch groups"]:
+    def formula(self, epoch: Epochs, base_lrs: BaseLRs, xp: ModuleType) -> LRs:
         """Return the rates of every param group: the one method that a schedule writes.
 
         Parameters
         ----------
-        epoch : integer array of shape ``(*epoch, 1)``
-            The epochs asked for, none below 0.
+        epoch : float64 array of shape ``(*epoch, 1)``
+            The epochs asked for, none below 0, and not always whole: a schedule in epochs that is
+            stepped once an update has epochs between them.
         base_lrs : float64 array of shape ``(groups,)``
             The base rate of each group; in a composition, a tuple of each part's.
         xp : module
@@ -165,7 +150,7 @@ class LRScheduler(Node, braintools.optim.LRScheduler):
 
         Returns
         -------
-        float64 array of shape ``(*epoch, groups)``
+        float64 array of shape ``(*epoch, groups)``, or one that broadcasts to it
             Not rounded; the base does that.
         """
         raise NotImplementedError
@@ -175,8 +160,9 @@ class LRScheduler(Node, braintools.optim.LRScheduler):
 
         Parameters
         ----------
-        epoch : int, or sequence or array of int
-            Epochs; a traced or device array is not checked, and below 0 counts as 0.
+        epoch : int or float, or sequence or array of them
+            Epochs, which may lie between whole ones; a traced or device array is not checked, and
+            below 0 counts as 0.
 
         Returns
         -------
@@ -186,12 +172,12 @@ class LRScheduler(Node, braintools.optim.LRScheduler):
         Raises
         ------
         TypeError, ValueError
-            If an epoch is not an integer, is negative or too large.
+            If an epoch is not a real number, is negative or too large.
         """
         self._require_pure("lr_at()")
         if isinstance(epoch, list | tuple | range):
             epoch = np.asarray(epoch) if len(epoch) else np.zeros(0, epoch_dtype())
-        return self._rates(_check.epoch("epoch", epoch))
+        return self._evaluation.rates(_check.real_epoch("epoch", epoch))
 
     def as_optax(self, group: int = 0, steps_per_epoch: int = 1) -> Callable[[Any], Array]:
         """Return the rate of one param group as an ``optax.Schedule``, for optax and Flax.
@@ -243,10 +229,12 @@ class LRScheduler(Node, braintools.optim.LRScheduler):
             If called under a plain JAX transformation, which does not track States.
         """
         self._require_tracking("step()")
+        if self._attachment is None and not self._was_missed:
+            _param_groups.warn_if_missed(self)
         if epoch is None:
-            now, rates = self._advance(self.last_epoch.value, 1)
+            (now,), rates = self._evaluation(advance, self.last_epoch.value)
         else:
-            now, rates = self._advance(_check.epoch("epoch", epoch), 0)
+            (now,), rates = self._evaluation(stay, _check.epoch("epoch", epoch))
         if not _same_on_host(rates, self._current_lrs.value):
             self._current_lrs.value = rates  # first, as it raises if a rate is not finite
         self.last_epoch.value = now
@@ -277,26 +265,58 @@ class LRScheduler(Node, braintools.optim.LRScheduler):
 
     def get_lr(self) -> list[Array]:
         """Return the scheduled rate of each param group at the present epoch."""
-        _, rates = self._advance(self._position.value, 0)
+        self._require_tracking("get_lr()")
+        _, rates = self._evaluation(stay, self._position.value)
         return list(rates)
 
     def get_last_lr(self) -> list[Array]:
         """Return the applied rate of each param group."""
+        self._require_tracking("get_last_lr()")
+        _param_groups.note_that_rates_were_read(self)
         return list(self._current_lrs.value)
 
     def __call__(self, count: Any) -> Array:
         """Return minus the first group's applied rate, as ``optax.scale_by_schedule`` asks for.
 
         ``count`` plays no part: the position is ``last_epoch``.
+
+        Raises
+        ------
+        TypeError
+            If optax asks for a rate to go downhill with, which is positive: where the scheduler
+            was given as ``optax.sgd(scheduler)``, or to any other part of optax that takes a rate.
         """
         self._require_tracking("the optimizer's step")
-        self._was_called = True
-        return -self._current_lrs.value[0]
+        if _upstream.optax_wants_a_positive_rate():
+            raise TypeError(
+                f"optax was given a {type(self).__name__} in the place of a rate, and would go "
+                f"uphill: a scheduler gives minus the rate, for optax.scale_by_schedule alone. "
+                f"Give optax scheduler.as_optax(), whose position is optax's own count; in an "
+                f"optimizer of braintools, chain optax.scale_by_schedule(scheduler)"
+            )
+        return -_param_groups.applied_rate(self)
+
+    @property
+    def current_lrs(self) -> State:
+        """The State of the applied rates."""
+        return self._current_lrs
+
+    @property
+    def optimizer(self) -> braintools.optim.OptaxOptimizer | None:
+        """The optimizer whose rates this scheduler owns."""
+        return None if self._attachment is None else self._attachment.optimizer
 
     @property
     def epoch(self) -> int:
         """``last_epoch`` as an int; waits for the device where it is on one."""
-        return int(self.last_epoch.value)
+        self._require_tracking("epoch")
+        value = self.last_epoch.value
+        if isinstance(value, jax.core.Tracer):
+            raise TraceContextError(
+                f"{type(self).__name__}.epoch is an int, which compiled code does not know yet: "
+                f"use last_epoch.value there, and epoch outside"
+            )
+        return int(value)
 
     @property
     def base_lrs(self) -> list[Rate]:
@@ -354,8 +374,9 @@ class LRScheduler(Node, braintools.optim.LRScheduler):
         """Own the rates of all of ``optimizer``'s param groups, present and to come.
 
         ``SGD(lr=scheduler)`` does it by itself. An optimizer that was built with a plain rate, or
-        with another scheduler, applies this one's rates from here on. A scheduler that has an
-        optimizer already moves to the new one, with a warning.
+        with another scheduler, applies this one's rates from here on; the other one is then on
+        its own, where it stood. A scheduler that has an optimizer already moves to the new one,
+        with a warning, and the former one keeps the rates that it has.
 
         Raises
         ------
@@ -363,89 +384,41 @@ class LRScheduler(Node, braintools.optim.LRScheduler):
             If ``optimizer`` is not an ``OptaxOptimizer``.
         ValueError
             If there are more groups than the schedule has columns, or a group was added with an
-            ``lr=`` that differs from its entry in ``base_lr``.
+            ``lr=`` that differs from its entry in ``base_lr``. Nothing has changed then.
         """
-        _param_groups.join(self, optimizer)
+        _param_groups.attach(self, optimizer)
 
-    def _check_group(self, group: int, lr: Any, bases: _Bases) -> _Bases:
-        """Return ``bases`` with that of a param group, if it may join; change nothing."""
-        if not _upstream.created_in_current_trace(self.last_epoch):
-            raise TraceContextError(
-                "a scheduler cannot take on a param group while a function is traced: the "
-                "compiled program would not know of it. Add the group outside, before the "
-                "training step is called; the next call traces again, once"
-            )
-        if self.max_groups is not None and group >= self.max_groups:
-            raise ValueError(
-                f"param group {group} has no rate: the schedule has columns for "
-                f"{self.max_groups} groups"
-            )
-        return bases.adding(group, lr)
-
-    def _detached(self, groups: int) -> "LRScheduler":
-        """Return a copy for the bridges: ``groups`` param groups, no optimizer, at its first epoch.
-
-        Its States are new, since under a transformation those of a scheduler that was built there
-        cannot be copied.
-        """
-        kept = {
-            name: value
-            for name, value in vars(self).items()
-            if name not in self._not_copied and not isinstance(value, State)
-        }
-        duplicate = type(self).__new__(type(self))
-        duplicate.__dict__.update(kept)
-        duplicate.last_epoch = EpochState(self._first_epoch)
-        duplicate._current_lrs = RatesState([])
-        bases = duplicate._bases
-        for group in range(groups):
-            bases = duplicate._check_group(group, None, bases)
-        duplicate._hold(groups, bases)
-        return duplicate
-
-    def _hold(self, groups: int, bases: _Bases) -> None:
-        """Hold rates for ``groups`` param groups; those held already stay as they are."""
+    def _evaluation_of(self, groups: int, bases: Bases) -> Evaluation:
+        """Return the evaluation for so many param groups; change nothing."""
         if self.max_groups is not None and groups > self.max_groups:
             raise ValueError(
                 f"base_lr has {groups} entries, but the schedule has columns for "
                 f"{self.max_groups} param groups"
             )
-        self._n_groups = groups
-        self._bases = bases
-        self._compile()
-        # A rate set by hand waits for its group, if the scheduler has moved, until the next step.
-        present = self._current_lrs.value
-        epoch, waiting = self._waiting
-        waiting = waiting[len(present) :] if epoch is self.last_epoch.value else []
-        held = present + waiting
-        self._waiting = (self.last_epoch.value, held)
-        self._current_lrs.replace_structure((held + self.get_lr()[len(held) :])[:groups])
+        numbers = list(_arguments.numbers(self))
+        evaluation = Evaluation(type(self).__name__, self.formula, numbers, bases, groups)
+        # Once for each class, since it is the code that is looked at; a function is code, too.
+        if type(self) not in _traceable or any(map(callable, numbers)):
+            evaluation.check_that_it_traces()
+            _traceable.add(type(self))
+        return evaluation
 
-    # Evaluation
+    def _with_groups(
+        self, groups: int, bases: Bases, held: Sequence[Array]
+    ) -> tuple[Evaluation, Bases, list[Array]]:
+        """Return what :meth:`_have_groups` takes; raise if something is wrong; change nothing.
 
-    def _compile(self) -> None:
-        """Find out where the schedule's numbers are, and how to evaluate it there."""
-        leaves = list(self._leaves())
-        # A user's function is evaluated through JAX, wherever the epoch is.
-        self._on_host = not any(isinstance(leaf, jax.Array) or callable(leaf) for leaf in leaves)
-        self._on_host_at = Lookahead(self._rates)
-        self._base_arrays = (
-            self._bases.arrays(self._n_groups, lambda rates: np.asarray(rates, np.float64))
-            if self._on_host
-            else None
-        )
-        traced = any(isinstance(leaf, jax.core.Tracer) for leaf in leaves)
-        self._kernel = None if traced else jax.jit(self._advance_in_jax, static_argnums=1)
+        ``held`` are the rates that the first groups keep; the others run at the scheduled ones.
+        """
+        evaluation = self._evaluation_of(groups, bases)
+        _, scheduled = evaluation(stay, self._position.value)
+        rates = [*held, *scheduled[len(held) :]][:groups]
+        return evaluation, bases, self._current_lrs.normalise(rates, None)
 
-    def _leaves(self) -> Iterator[Any]:
-        """Yield all that the rates are calculated from: numbers, arrays and functions."""
-        names = [name for name in _config.parameters(type(self)) if name != "last_epoch"]
-        arguments = [getattr(self, name) for name in names]
-        for leaf in jax.tree.leaves([arguments, self._bases.first(self._n_groups)]):
-            if isinstance(leaf, LRScheduler):
-                yield from leaf._leaves()
-            else:
-                yield leaf
+    def _have_groups(self, evaluation: Evaluation, bases: Bases, rates: list[Array]) -> None:
+        """Have these param groups, with these applied rates."""
+        self.__dict__.update(_evaluation=evaluation, _bases=bases, _n_groups=evaluation.groups)
+        self._current_lrs.replace_structure(rates)
 
     @property
     def _position(self) -> State:
@@ -454,54 +427,6 @@ class LRScheduler(Node, braintools.optim.LRScheduler):
 
     def _require_pure(self, what: str) -> None:
         """Raise a TypeError if the rate depends on more than the epoch: ``what`` cannot be."""
-
-    def _advance(self, epoch: Array, increment: int) -> tuple[Array, list[Array]]:
-        """Return ``epoch + increment`` and its rates, where they are: host, device or trace."""
-        if self._on_host and type(epoch) is np.ndarray:
-            epoch = self._counted_on(epoch, increment)
-            return epoch, self._on_host_at(epoch.item())
-        if self._kernel is None or isinstance(epoch, jax.core.Tracer):
-            return self._advance_in_jax(epoch, increment)
-        return self._kernel(epoch, increment)
-
-    def _counted_on(self, epoch: np.ndarray, increment: int) -> np.ndarray:
-        if not increment:
-            return epoch
-        try:
-            return np.array(epoch.item() + increment, epoch.dtype)
-        except OverflowError as error:
-            raise ValueError(f"last_epoch cannot go beyond {epoch}") from error
-
-    def _advance_in_jax(self, epoch: Array, increment: int) -> tuple[Array, list[Array]]:
-        epoch = jnp.add(epoch, increment) if increment else epoch
-        rates = self._rates(epoch, jnp)
-        return epoch, [
-            jax.lax.index_in_dim(rates, group, axis=-1, keepdims=False)
-            for group in range(self._n_groups)
-        ]
-
-    def _rates(
-        self, epoch: Int[Array, "*epoch"], xp: ModuleType | None = None
-    ) -> Float[Array, "*epoch groups"]:
-        """Evaluate the formula in float64 and round it once."""
-        dtype = rate_dtype()
-        if xp is None:
-            xp = np if self._on_host and isinstance(epoch, np.ndarray) else jnp
-        if xp is np:
-            return _rounded(self._unrounded(epoch, np), dtype, np)
-        with jax.enable_x64(True):
-            return _rounded(self._unrounded(epoch, jnp), dtype, jnp)
-
-    def _unrounded(self, epoch: Int[Array, "*epoch"], xp: ModuleType) -> Float[Array, "..."]:
-        base_lrs = self._base_arrays
-        if base_lrs is None:
-            base_lrs = self._bases.arrays(
-                self._n_groups,
-                lambda rates: xp.stack([xp.asarray(rate, np.float64) for rate in rates]),
-            )
-        elif xp is jnp:
-            base_lrs = jax.tree.map(jnp.asarray, base_lrs)
-        return self.formula(epoch[..., None], base_lrs, xp)
 
     def _require_tracking(self, what: str) -> None:
         """Raise under a plain JAX transformation: it would drop what is written to the States."""
@@ -518,10 +443,6 @@ class LRScheduler(Node, braintools.optim.LRScheduler):
             )
 
     # Checkpoints and copies
-
-    def _memory_of_braintools(self, applied: list[float]) -> dict[str, Any]:
-        """Return what braintools' class of this name does not save, from its applied rates."""
-        return {}
 
     def state_dict(self) -> dict[str, Any]:
         """Return the position and the rates, as copies in 0-d NumPy arrays.
@@ -555,34 +476,21 @@ class LRScheduler(Node, braintools.optim.LRScheduler):
         """
         _checkpoint.load(self, state_dict)
 
-    def __getstate__(self) -> tuple[dict[str, Any], dict[str, tuple[type[State], Any]]]:
-        attributes, states = {}, {}
-        for name, value in self.__dict__.items():
-            if isinstance(value, State):
-                states[name] = (type(value), jax.tree.map(np.array, value.value))
-            elif name not in self._not_copied:
-                attributes[name] = value
-        return attributes, states
+    def __getstate__(self) -> Any:
+        return _copies.getstate(self)
 
     def __setstate__(self, state: Any) -> None:
-        attributes, states = state
-        self.__dict__.update(attributes)
-        self.__dict__.update({name: cls(value) for name, (cls, value) in states.items()})
-        self._hold(self._n_groups, self._bases)
+        _copies.setstate(self, state)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "LRScheduler":
-        duplicate = type(self).__new__(type(self))
-        memo[id(self)] = duplicate
-        duplicate.__setstate__(copy.deepcopy(self.__getstate__(), memo))
-        return duplicate
+        return _copies.deepcopy(self, memo)
 
 
-def _rounded(rates: Float[Array, "*shape"], dtype: Any, xp: ModuleType) -> Float[Array, "*shape"]:
-    """Round once; what is below the smallest normal number is 0, as compiled code has it."""
-    return xp.where(rates < smallest_rate(dtype), 0.0, rates).astype(dtype)
+# The classes whose formulas compiled code can evaluate.
+_traceable: set[type[LRScheduler]] = set()
 
 
-def _same_on_host(rates: list[Array], others: list[Array]) -> bool:
+def _same_on_host(rates: Iterable[Array], others: Iterable[Array]) -> bool:
     """Whether both lists are on the host and equal; never waits for a device."""
     if all(map(operator.is_, rates, others)):
         return True

@@ -47,7 +47,8 @@ def number(name: str, value: Any, *, largest: float = LARGEST_RATE) -> float:
     return result
 
 
-def _real_array(name: str, value: jax.Array) -> jax.Array:
+def real_array(name: str, value: jax.Array) -> jax.Array:
+    """Return ``value``, which must hold real numbers."""
     real = jnp.issubdtype(value.dtype, jnp.floating) or jnp.issubdtype(value.dtype, jnp.integer)
     if not real:
         raise TypeError(f"{name} must hold real numbers, got an array of {value.dtype}")
@@ -60,7 +61,7 @@ def rate(name: str, value: Any) -> float | jax.Array:
         return number(name, value)
     if value.ndim:
         raise ValueError(f"{name} must be a scalar, got an array of shape {value.shape}")
-    return _real_array(name, value)
+    return real_array(name, value)
 
 
 def integer(name: str, value: Any) -> int:
@@ -83,21 +84,49 @@ def epoch_number(name: str, value: Any) -> int:
 
 
 def epoch(name: str, value: Any) -> Array:
-    """Return an epoch, or an array of them, in the dtype of ``last_epoch``.
+    """Return an epoch as a scalar in the dtype of ``last_epoch``.
+
+    Below 0 a JAX array counts as 0, since its number cannot be looked at.
+    """
+    if isinstance(value, np.ndarray | jax.Array) and value.ndim:
+        raise ValueError(f"{name} must be a scalar, got an array of shape {value.shape}")
+    if isinstance(value, jax.Array):
+        if not jnp.issubdtype(value.dtype, jnp.integer):
+            raise TypeError(f"{name} must hold integers, got an array of {value.dtype}")
+        return jnp.maximum(clipped(value), 0)
+    return np.asarray(epoch_number(name, value), epoch_dtype())
+
+
+def real_epoch(name: str, value: Any) -> Array:
+    """Return an epoch that may lie between whole ones, or an array of them.
 
     Below 0 a JAX array counts as 0, since its numbers cannot be looked at.
     """
     if isinstance(value, jax.Array):
-        if not jnp.issubdtype(value.dtype, jnp.integer):
-            raise TypeError(f"{name} must hold integers, got an array of {value.dtype}")
-        return jnp.maximum(jax.lax.convert_element_type(value, epoch_dtype()), 0)
-    if isinstance(value, np.ndarray) and value.ndim:
-        if not np.issubdtype(value.dtype, np.integer):
-            raise TypeError(f"{name} must hold integers, got an array of {value.dtype}")
-        for extreme in (value.min(), value.max()) if value.size else ():
+        value = real_array(name, value)
+        is_integer = jnp.issubdtype(value.dtype, jnp.integer)
+        return jnp.maximum(clipped(value) if is_integer else value, 0)
+    found = np.asarray(value)
+    if found.dtype == object or not (
+        np.issubdtype(found.dtype, np.integer) or np.issubdtype(found.dtype, np.floating)
+    ):
+        raise TypeError(f"{name} must be a real number, or an array of them, got {shown(value)}")
+    for extreme in (found.min(), found.max()) if found.size else ():
+        if np.issubdtype(found.dtype, np.integer):
             epoch_number(name, extreme)
-        return value.astype(epoch_dtype())
-    return np.asarray(epoch_number(name, value), epoch_dtype())
+        elif not 0 <= extreme <= largest_epoch():
+            raise ValueError(
+                f"{name} must be finite, not negative and at most {largest_epoch()}, got {extreme}"
+            )
+    return found
+
+
+def clipped(value: jax.Array) -> jax.Array:
+    """Convert to the dtype of ``last_epoch``; an unsigned number that is too large stays large."""
+    if jnp.issubdtype(value.dtype, jnp.unsignedinteger):
+        largest = min(largest_epoch(), int(jnp.iinfo(value.dtype).max))
+        value = jnp.minimum(value, np.asarray(largest, value.dtype))
+    return jax.lax.convert_element_type(value, epoch_dtype())
 
 
 def sequence(name: str, value: Any, of: str) -> list[Any]:
@@ -125,7 +154,7 @@ def base_rates(name: str, value: Any) -> list[float | jax.Array]:
 def metric(name: str, value: Any) -> Array:
     """Return a real number, infinite and NaN included, as a float32 scalar array."""
     if isinstance(value, jax.Array):
-        value = jax.lax.convert_element_type(_real_array(name, value), np.float32)
+        value = jax.lax.convert_element_type(real_array(name, value), np.float32)
     else:
         value = unwrap(value)
         if _is_bool(value) or not isinstance(value, numbers.Real):
@@ -163,7 +192,7 @@ def table(name: str, value: Any, rows: int) -> Array:
     if isinstance(value, jax.Array):
         if value.ndim not in (1, 2):
             raise ValueError(f"{name} must have one or two axes, got the shape {value.shape}")
-        result: Array = _real_array(name, value)
+        result: Array = real_array(name, value)
         _count(name, len(result), rows)
     else:
         entries = sequence(name, value, "numbers, or of rows of numbers")

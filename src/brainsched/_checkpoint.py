@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Any
 import jax
 import numpy as np
 
-from brainsched import _check, _config
+from brainsched import _braintools_checkpoints, _check, _config
+from brainsched._evaluation import stay
+from brainsched._param_groups import Unwritten
 from brainsched._types import rate_dtype
 
 if TYPE_CHECKING:
@@ -36,14 +38,14 @@ def load(scheduler: "LRScheduler", state_dict: Mapping[str, Any]) -> None:
     """Restore what :func:`save` returned: see :meth:`LRScheduler.load_state_dict`."""
     ours = _check_keys(state_dict, scheduler)
     applied = _rates(state_dict, "current_lrs") if "current_lrs" in state_dict else []
-    missing = {} if ours else scheduler._memory_of_braintools(applied)
+    missing = {} if ours else _braintools_checkpoints.missing_memory(scheduler, applied)
     positions = {
         name: getattr(scheduler, name).check(
             f"state_dict[{name!r}]", _on_host({**state_dict, **missing}[name])
         )
         for name in ("last_epoch", *scheduler._memory)
     }
-    _, rates = scheduler._advance(positions[scheduler._position_name], 0)
+    _, rates = scheduler._evaluation(stay, positions[scheduler._position_name])
 
     if ours:
         scheduled = _rates(state_dict, "scheduled_lrs")
@@ -65,8 +67,9 @@ def load(scheduler: "LRScheduler", state_dict: Mapping[str, Any]) -> None:
             ]
     for name, value in positions.items():
         getattr(scheduler, name).value = value
-    scheduler._current_lrs.value = rates
-    scheduler._restored_lrs = scheduler._current_lrs.value
+    scheduler.current_lrs.value = rates
+    if scheduler._attachment is not None:
+        scheduler._attachment.restored = Unwritten(scheduler.current_lrs)
 
 
 def _on_host(value: Any) -> Any:
@@ -78,8 +81,9 @@ def _check_keys(state_dict: Any, scheduler: "LRScheduler") -> bool:
     if not isinstance(state_dict, Mapping):
         raise TypeError(f"state_dict must be a dict, got {type(state_dict).__name__}")
     ours = (*_KEYS, *scheduler._memory)
-    is_ours = any(key in state_dict for key in ours if key not in scheduler._braintools_keys)
-    expected = ours if is_ours else scheduler._braintools_keys
+    theirs = _braintools_checkpoints.keys(scheduler)
+    is_ours = any(key in state_dict for key in ours if key not in theirs)
+    expected = ours if is_ours else theirs
     for key in expected:
         if key not in state_dict:
             raise ValueError(f"state_dict has no {key!r}; expected {', '.join(expected)}")

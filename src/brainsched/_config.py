@@ -1,6 +1,5 @@
 """A scheduler's arguments as plain JSON types, and the way back from them."""
 
-import inspect
 import math
 import pkgutil
 import reprlib
@@ -10,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 import jax
 import numpy as np
 
+from brainsched._arguments import parameters
+
 if TYPE_CHECKING:
     from brainsched._base import LRScheduler
 
@@ -18,10 +19,25 @@ _listeners: "list[Callable[[type[LRScheduler]], None]]" = []
 
 
 def register(cls: "type[LRScheduler]") -> None:
-    """Let :func:`from_config` find a scheduler class by its name."""
-    _classes[cls.__name__] = cls
+    """Let :func:`from_config` find a scheduler class by its name.
+
+    A class of that name takes the place of an earlier one, as when a notebook's cell is run again.
+    """
+    _classes[name_of(cls)] = cls
     for listener in _listeners:
         listener(cls)
+
+
+def name_of(cls: "type[LRScheduler]") -> str:
+    """Return the name of a class in a config: with its module, where ours has the name already."""
+    own = _classes.get(cls.__name__)
+    if own is None or own is cls or not _is_ours(own) or _is_ours(cls):
+        return cls.__name__
+    return f"{cls.__module__}.{cls.__qualname__}"
+
+
+def _is_ours(cls: "type[LRScheduler]") -> bool:
+    return cls.__module__.startswith("brainsched.")
 
 
 def for_every_class(listener: "Callable[[type[LRScheduler]], None]") -> None:
@@ -31,24 +47,22 @@ def for_every_class(listener: "Callable[[type[LRScheduler]], None]") -> None:
         listener(cls)
 
 
-def parameters(cls: "type[LRScheduler]") -> list[str]:
-    """Return the names of the constructor's parameters."""
-    return list(inspect.signature(cls).parameters)
-
-
 def config(scheduler: "LRScheduler") -> dict[str, Any]:
     """Return the class and the constructor's arguments of ``scheduler``, in JSON types."""
     arguments = {name: getattr(scheduler, name) for name in parameters(type(scheduler))}
     arguments["last_epoch"] = scheduler._first_epoch
     plain = {name: _plain(name, value) for name, value in arguments.items()}
-    return {"class": type(scheduler).__name__, **plain}
+    return {"class": name_of(type(scheduler)), **plain}
 
 
 class _Repr(reprlib.Repr):
     """Shortens long arguments, and shows a part of a composition as the call that made it."""
 
+    def repr_FixedList(self, x: Any, level: int) -> str:
+        return self.repr_list(x, level)
+
     def repr_instance(self, x: Any, level: int) -> str:
-        if _classes.get(type(x).__name__) is type(x):
+        if _classes.get(name_of(type(x))) is type(x):
             return call(x)
         return super().repr_instance(x, level)
 

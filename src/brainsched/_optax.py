@@ -137,12 +137,13 @@ class _Rates:
                 f"steps_per_epoch must be from 1 to {_LARGEST_COUNT}, got {steps_per_epoch}"
             )
         self._groups = scheduler.max_groups or len(scheduler.base_lrs)
-        self._scheduler = scheduler._detached(self._groups)
+        self._scheduler = scheduler
+        self._evaluation = scheduler._evaluation_of(self._groups, scheduler._bases)
 
     def at(self, count: Any) -> Float[Array, "*count groups"]:
         """Return the rates after ``count`` updates."""
-        epoch = _check.epoch("count", count) // np.asarray(self.steps_per_epoch, epoch_dtype())
-        return self._scheduler.lr_at(epoch)
+        epoch = _count(count) // np.asarray(self.steps_per_epoch, epoch_dtype())
+        return self._evaluation.rates(epoch)
 
     def group(self, name: str, value: Any) -> int:
         """Return ``value`` if it is the number of a group."""
@@ -154,6 +155,12 @@ class _Rates:
                 f"one for each entry of base_lr, or for each of its columns"
             )
         return group
+
+
+def _count(value: Any) -> Array:
+    if isinstance(value, np.ndarray) and value.ndim:
+        return _check.real_epoch("count", value)
+    return _check.epoch("count", value) if not getattr(value, "ndim", 0) else _check.clipped(value)
 
 
 def _group_of(groups: Groups, rates: _Rates) -> Callable[[tuple[Any, ...]], int]:

@@ -42,10 +42,7 @@ class CountState(NormalisedState):
     @staticmethod
     def check(name: str, value: Any) -> np.ndarray:
         """Return a value on the host in the epoch's dtype; below 0 is an error."""
-        count = _check.epoch(name, value)
-        if count.ndim:
-            raise ValueError(f"{name} must be a scalar, got an array of shape {count.shape}")
-        return np.asarray(count)
+        return np.asarray(_check.epoch(name, value))
 
     def normalise(self, value: Any, former: Any) -> Array:
         """Return ``value`` in the epoch's dtype; below 0 on the host is an error."""
@@ -70,12 +67,15 @@ class MetricState(NormalisedState):
 
     @staticmethod
     def check(name: str, value: Any) -> Array:
-        """Return a value as a float32 scalar."""
-        return _check.metric(name, value)
+        """Return a value of a checkpoint as a float32 scalar; NaN is an error."""
+        value = _check.metric(name, value)
+        if isinstance(value, np.ndarray) and np.isnan(value):
+            raise ValueError(f"{name} must not be NaN, which nothing is better than")
+        return value
 
     def normalise(self, value: Any, former: Any) -> Array:
         """Return ``value`` as a float32 scalar."""
-        value = self.check("a metric", value)
+        value = _check.metric("a metric", value)
         return _placed_like(value, former) if isinstance(value, np.ndarray) else value
 
 
@@ -101,6 +101,6 @@ def _rate(group: int, value: Any, former: Any, dtype: np.dtype) -> Array:
     if _is_host_scalar(value, dtype) and 0 <= value.item() < math.inf:
         return _placed_like(value, former)
     if isinstance(value, jax.Array):
-        return _strongly_typed(value, dtype)
+        return _strongly_typed(_check.real_array(f"current_lrs[{group}]", value), dtype)
     value = np.asarray(_check.number(f"current_lrs[{group}]", value), dtype)
     return _placed_like(value, former)

@@ -1,14 +1,22 @@
-"""The array types and dtypes that every module shares."""
+"""The array types, shapes and dtypes that every module shares."""
 
 from collections.abc import Sequence
+from typing import TypeAlias
 
 import jax
 import numpy as np
+from jaxtyping import Float
 
-Array = np.ndarray | jax.Array
+Array: TypeAlias = np.ndarray | jax.Array
 
-Rate = float | np.floating | np.ndarray | jax.Array
-Rates = Rate | Sequence[Rate]
+Rate: TypeAlias = float | np.floating | np.ndarray | jax.Array
+Rates: TypeAlias = Rate | Sequence[Rate]
+
+# What a formula takes and gives, all in float64: epochs with an axis of length 1 for the param
+# groups, the base rate of each group, and the rate of each group at each epoch.
+Epochs: TypeAlias = Float[Array, "*epoch 1"]
+BaseLRs: TypeAlias = Float[Array, " groups"]
+LRs: TypeAlias = Float[Array, "*epoch groups"]
 
 
 _FLOAT32, _FLOAT64 = np.dtype(np.float32), np.dtype(np.float64)

@@ -4,16 +4,24 @@
 brainstate     ``_state.TRACE_CONTEXT``, ``State._trace_state``, ``State._value`` and
                ``State._write_value`` (0.5.0 to 0.5.4)
 braintools     ``LRScheduler._current_lrs``, ``OptaxOptimizer._lr_scheduler`` and
-               ``OptaxOptimizer._current_lr`` (0.3.0)
+               ``OptaxOptimizer._current_lr``, what ``UniqueStateManager`` keeps, and that an added
+               group's ``tx`` and State of moments are made for keys of its own (0.3.0)
+optax          ``scale_by_schedule.<locals>.update_fn``, the one function that asks a schedule for
+               a factor rather than a rate (0.2.5 to 0.2.8)
 =============  ============================================================================
 """
 
+import copy
+import sys
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from brainstate import State, TreefyState
 from brainstate._state import TRACE_CONTEXT
 from brainstate.transform import StateFinder
 from braintools.optim import LRScheduler, OptaxOptimizer, OptimState
+
+# What is being traced
 
 
 def inside_brainstate_transform() -> bool:
@@ -24,6 +32,33 @@ def inside_brainstate_transform() -> bool:
 def created_in_current_trace(state: State) -> bool:
     """Whether ``state`` was created under the JAX trace that is running now."""
     return state._trace_state.is_valid()
+
+
+_made_on_import = State(0)
+
+
+def inside_a_trace() -> bool:
+    """Whether any transformation, of JAX or brainstate, is tracing now."""
+    return not created_in_current_trace(_made_on_import)
+
+
+def optax_wants_a_positive_rate() -> bool:
+    """Whether optax is the caller, and not its ``scale_by_schedule``, which takes a signed factor.
+
+    The nearest function of optax or braintools on the stack tells: a lambda may be between.
+    """
+    frame = sys._getframe(1)
+    while frame is not None:
+        package = str(frame.f_globals.get("__name__")).partition(".")[0]
+        if package == "optax":
+            return frame.f_code.co_qualname != "scale_by_schedule.<locals>.update_fn"
+        if package == "braintools":
+            return False
+        frame = frame.f_back  # type: ignore[assignment]  # None at the end
+    return False
+
+
+# States
 
 
 class NormalisedState(OptimState):
@@ -41,60 +76,69 @@ class NormalisedState(OptimState):
 
     def replace_structure(self, value: Any) -> None:
         """Write a pytree of another structure than the former one."""
+        value = self.normalise(value, None)  # before the former one is gone
         self._value = None
         self.value = value
 
 
 class AliasState(OptimState):
-    """A State with no value of its own: it shows one entry of a scheduler's ``current_lrs``.
+    """A State with no value of its own: it shows the rate of one param group of an optimizer.
 
-    brainstate tracks ``current_lrs`` alone, so the entry and the list cannot disagree, on the
-    host or in a compiled program. A State that others hold already is turned into an alias where
-    it is, by :meth:`take_over`: a closure or a program compiled earlier may hold it.
+    The rates have one home, the ``current_lrs`` of the scheduler that the optimizer follows.
+    brainstate tracks that State alone, so that the rate of a group and the list cannot disagree,
+    on the host or in a compiled program.
+
+    The State is one that others hold already, braintools' closures and programs compiled earlier
+    among them, which read it and cannot be told of another. So it stays the object that it is, and
+    gets this class (``__class__`` is assigned): there is no public way to have one State show
+    another one's value.
     """
 
-    _scheduler: LRScheduler
-    _entry: int
-    _own = ("_scheduler", "_entry")
+    _optimizer: OptaxOptimizer
+    _group: int
+    _own = ("_optimizer", "_group")
 
     @classmethod
-    def take_over(cls, state: State, scheduler: LRScheduler, entry: int) -> None:
-        """Turn ``state`` into an alias of ``entry`` of ``scheduler.current_lrs``."""
+    def take_over(cls, state: State, optimizer: OptaxOptimizer, group: int) -> None:
+        """Turn ``state`` into an alias of the rate of ``group``."""
+        if type(state) is cls:
+            return
         state.__dict__.pop("_value", None)
-        state.__dict__.update(_scheduler=scheduler, _entry=entry)
+        state.__dict__.update(_optimizer=optimizer, _group=group)
         state.__class__ = cls
 
-    def release(self) -> None:
-        """Make this an ordinary State again, which keeps the value that it shows now."""
-        value = self._value
-        for name in self._own:
-            del self.__dict__[name]
-        self.__class__ = OptimState
-        self.__dict__["_value"] = value
+    @property
+    def _home(self) -> State:
+        return self._optimizer._lr_scheduler._current_lrs
 
     @property
     def value(self) -> Any:
-        return self._scheduler._current_lrs.value[self._entry]
+        return self._home.value[self._group]
 
     @value.setter
     def value(self, v: Any) -> None:
-        rates = list(self._scheduler._current_lrs.value)
-        rates[self._entry] = v
-        self._scheduler._current_lrs.value = rates
+        if getattr(v, "ndim", 0):
+            raise ValueError(
+                f"the rate of param group {self._group} must be a scalar, got an array of shape "
+                f"{v.shape}"
+            )
+        rates = list(self._home.value)
+        rates[self._group] = v
+        self._home.value = rates
 
     @property
     def _value(self) -> Any:
-        rates = self._scheduler._current_lrs._value
+        rates = self._home._value
         # brainstate puts a mark here once the trace that the State was created in is over.
-        return rates[self._entry] if isinstance(rates, list) else rates
+        return rates[self._group] if isinstance(rates, list) else rates
 
     def restore_value(self, v: Any) -> None:
         """Write ``v``, as brainstate does with what a compiled program only read."""
         self.value = v
 
     def __pretty_repr_item__(self, k: str, v: Any) -> tuple[str, Any] | None:
-        """Show the entry alone."""
-        if k == "_scheduler":
+        """Show the rate alone."""
+        if k == "_optimizer":
             return super().__pretty_repr_item__("_value", self._value)
         return None if k in self._own else super().__pretty_repr_item__(k, v)
 
@@ -107,25 +151,42 @@ class AliasState(OptimState):
         return reference
 
 
-class ReplacedRatesState(AliasState):
-    """The ``current_lrs`` of a scheduler that another one has replaced: that one's, entirely.
+class ReplacedRatesState(OptimState):
+    """The ``current_lrs`` of a scheduler of braintools that one of ours has replaced.
 
-    The optimizer's transformation was built with the replaced scheduler and reads it here. A
-    program compiled before sees the length change when a group is added, and is traced again.
+    The optimizer's transformation was built with that scheduler and reads the rate here: while
+    this optimizer steps, it reads the present one. Whatever else reads or writes it would believe
+    what is not applied, and is told so. A program compiled earlier is traced again, since
+    brainstate does so with a program one of whose States cannot be read.
     """
+
+    _read: Callable[[], list[Any]]
+
+    @classmethod
+    def take_over(cls, state: State, read: Callable[[], list[Any]]) -> None:
+        """Let ``state``, which stays the object that it is, show what ``read`` returns."""
+        state.__dict__.pop("_value", None)
+        state.__dict__["_read"] = read
+        state.__class__ = cls
 
     @property
     def value(self) -> list[Any]:
-        self._scheduler._was_called = True
-        return self._scheduler._current_lrs.value
+        return self._read()
 
     @value.setter
     def value(self, v: list[Any]) -> None:
-        self._scheduler._current_lrs.value = v
+        self._read()
+        raise RuntimeError("this scheduler was replaced: set the rates of the one in its place")
 
     @property
-    def _value(self) -> Any:
-        return self._scheduler._current_lrs._value
+    def _value(self) -> list[Any]:
+        return self._read()
+
+    def _read_value(self) -> list[Any]:
+        return self._read()
+
+
+# Optimizers
 
 
 def scheduler_of(optimizer: OptaxOptimizer) -> LRScheduler:
@@ -133,17 +194,19 @@ def scheduler_of(optimizer: OptaxOptimizer) -> LRScheduler:
     return optimizer._lr_scheduler
 
 
-def replace_scheduler(optimizer: OptaxOptimizer, scheduler: LRScheduler) -> None:
-    """Make ``scheduler`` the one whose first rate the optimizer's transformation applies.
+def set_scheduler(optimizer: OptaxOptimizer, scheduler: Any) -> None:
+    """Make ``scheduler`` what ``optimizer`` shows and asks for its rate."""
+    optimizer._lr_scheduler = scheduler
 
-    The transformation was built with the former scheduler and calls it, so that one's rates
-    become an alias of the new one's.
-    """
-    former = optimizer._lr_scheduler
-    if former is not scheduler:
-        former.optimizer = None
-        ReplacedRatesState.take_over(former._current_lrs, scheduler, 0)
-        optimizer._lr_scheduler = scheduler
+
+def rates_state(scheduler: LRScheduler) -> State:
+    """Return the State of the applied rates of a scheduler of braintools."""
+    return scheduler._current_lrs
+
+
+def is_under_construction(optimizer: OptaxOptimizer) -> bool:
+    """Whether the constructor of ``optimizer`` has yet to make its transformation."""
+    return not hasattr(optimizer, "tx")
 
 
 def applied_rate(optimizer: OptaxOptimizer, group: int) -> State:
@@ -162,3 +225,43 @@ def applied_rate(optimizer: OptaxOptimizer, group: int) -> State:
     read = StateFinder(entry["tx"].update, usage="read", return_type="tuple")
     (state,) = read(values, opt_state, values)
     return state
+
+
+def registered_ids(optimizer: OptaxOptimizer) -> set[int]:
+    """Return the ids of the parameters that ``optimizer`` trains already."""
+    return optimizer.param_states.seen_ids
+
+
+def refresh_first_group(optimizer: OptaxOptimizer) -> None:
+    """Put all registered parameters into the first group.
+
+    braintools 0.3.0 leaves those of a second ``register_trainable_weights`` out of it.
+    """
+    optimizer.param_groups[0]["params"] = optimizer.param_states.to_pytree()
+
+
+def key_last_group_by(optimizer: OptaxOptimizer, params: Mapping[Any, State]) -> None:
+    """File the parameters of the group that was added last under the keys that gradients have.
+
+    braintools 0.3.0 files them under a string made of the key, so that a tuple, as
+    ``model.states()`` gives, finds no gradient, and the first group's rate trains them.
+    """
+    group = optimizer.param_groups[-1]
+    if group["params"].keys() != params.keys():
+        group["params"] = dict(params)
+        moments = group["tx"].init({key: state.value for key, state in params.items()})
+        optimizer.param_groups_opt_states[-1] = OptimState(moments)
+
+
+def param_groups_as_they_are(optimizer: OptaxOptimizer) -> Callable[[], None]:
+    """Return a function that undoes what adding a group to ``optimizer`` will have done."""
+    managed = {name: copy.copy(value) for name, value in vars(optimizer.param_states).items()}
+    groups = list(optimizer.param_groups)
+    moments = list(optimizer.param_groups_opt_states)
+
+    def undo() -> None:
+        vars(optimizer.param_states).update(managed)
+        optimizer.param_groups[:] = groups
+        optimizer.param_groups_opt_states[:] = moments
+
+    return undo

@@ -8,11 +8,11 @@ from brainsched.schedules.cosine import (
 )
 from brainsched.schedules.cyclic import CyclicLR, OneCycleLR
 from brainsched.schedules.exponential import ExponentialDecayLR, ExponentialLR
-from brainsched.schedules.functional import LambdaLR
+from brainsched.schedules.lambda_lr import LambdaLR
 from brainsched.schedules.piecewise_constant import PiecewiseConstantSchedule
 from brainsched.schedules.plateau import ReduceLROnPlateau
-from brainsched.schedules.polynomial import ConstantLR, LinearLR, PolynomialLR
-from brainsched.schedules.steps import MultiStepLR, StepLR
+from brainsched.schedules.polynomial import LinearLR, PolynomialLR
+from brainsched.schedules.steps import ConstantLR, MultiStepLR, StepLR
 from brainsched.schedules.warmup import WSD, WarmupScheduler
 
 __all__ = [

@@ -8,8 +8,6 @@ import sys
 from types import ModuleType
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from brainsched._types import Array
 
 
@@ -22,7 +20,7 @@ class Progress(NamedTuple):
 
 def progress(epoch: Any, span: float, xp: ModuleType) -> Progress:
     """Return how much of the span from epoch 0 to ``span`` is done, and how much is left."""
-    epoch = xp.minimum(xp.maximum(xp.asarray(epoch, np.float64), 0.0), span)
+    epoch = xp.minimum(xp.maximum(epoch, 0.0), span)
     # XLA turns a division by a constant into this product; so the bits are the same in NumPy.
     per_epoch = 1 / max(span, sys.float_info.min)
     done = xp.where(epoch < span, epoch * per_epoch, 1.0)

@@ -48,6 +48,7 @@ class Powers:
         digits = xp.minimum(exponent, self.last)
         factors = []
         for table in self._tables:
-            factors.append(xp.asarray(table).take(digits & _MASK, mode="clip"))
+            digit = digits & _MASK if len(self._tables) > 1 else digits
+            factors.append(xp.asarray(table).take(digit, mode="clip"))
             digits = digits >> _BITS
         return functools.reduce(operator.mul, factors)

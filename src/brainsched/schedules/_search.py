@@ -3,7 +3,7 @@
 from types import ModuleType
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Float, Int
 
 from brainsched._types import Array
 
@@ -24,10 +24,10 @@ class Search:
     """
 
     def __init__(self, boundaries: Int[np.ndarray, " boundaries"]) -> None:
-        self._boundaries = boundaries
+        self._boundaries = boundaries.astype(np.float64)
         count = len(boundaries)
         width = next(w for w in range(3, count + 4) if w**DEPTH > count)
-        padded = np.full(width**DEPTH, np.iinfo(boundaries.dtype).max, boundaries.dtype)
+        padded = np.full(width**DEPTH, np.inf)
         padded[:count] = boundaries
         # The node with index n on a level is followed by the nodes n * width + i on the next one,
         # where i is how many of its boundaries, a row of the level's table, have been reached.
@@ -37,13 +37,13 @@ class Search:
             last_of_each = padded.reshape(-1, width, below)[:, :-1, -1]
             self._tables.append(np.ascontiguousarray(last_of_each))
 
-    def __call__(self, epoch: Int[Array, "*epoch"], xp: ModuleType) -> Int[Array, "*epoch"]:
+    def __call__(self, epoch: Float[Array, "*epoch"], xp: ModuleType) -> Int[Array, "*epoch"]:
         """Return how many boundaries are at or before each epoch."""
         if xp is np:
             return np.asarray(self._boundaries.searchsorted(epoch, side="right"))
-        node = xp.zeros_like(epoch)
+        node = xp.zeros_like(epoch, np.int32)
         for table in self._tables:
             row = xp.asarray(table).take(node, axis=0, mode="clip")
-            reached = (row <= epoch[..., None]).sum(axis=-1, dtype=epoch.dtype)
+            reached = (row <= epoch[..., None]).sum(axis=-1, dtype=np.int32)
             node = node * (table.shape[1] + 1) + reached
-        return xp.minimum(node, len(self._boundaries))
+        return node

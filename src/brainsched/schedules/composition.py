@@ -10,12 +10,12 @@ from types import ModuleType
 from typing import Any
 
 import jax
-from jaxtyping import Float, Int
+import numpy as np
 
 from brainsched import _check
 from brainsched._base import LRScheduler
 from brainsched._base_rates import JointBaseRates
-from brainsched._types import Array, largest_epoch
+from brainsched._types import Array, Epochs, LRs, largest_epoch
 
 
 class Composition(LRScheduler):
@@ -105,8 +105,6 @@ class SequentialLR(Composition):
     The class of this name in PyTorch, ``torch.optim.lr_scheduler.SequentialLR``.
     """
 
-    _braintools_keys = ("last_epoch", "schedulers", "milestones", "current_scheduler_idx")
-
     def __init__(
         self,
         schedulers: Sequence[LRScheduler],
@@ -136,16 +134,12 @@ class SequentialLR(Composition):
             }
         )
 
-    def formula(
-        self,
-        epoch: Int[Array, "*epoch 1"],
-        base_lrs: tuple[Any, ...],
-        xp: ModuleType,
-    ) -> Float[Array, "*epoch groups"]:
+    def formula(self, epoch: Epochs, base_lrs: Any, xp: ModuleType) -> LRs:
         """Evaluate each part within its span, and select; see :meth:`LRScheduler.formula`."""
         rates: Any = 0.0
         for part, bases, (start, end) in zip(self.schedulers, base_lrs, self._spans, strict=True):
-            since = xp.minimum(xp.maximum(epoch - start, 0), max(end - start - 1, 0))
+            last = np.nextafter(float(end - start), 0.0)  # of its span, which ends before ``end``
+            since = xp.minimum(xp.maximum(epoch - start, 0.0), last)
             rates = xp.where(epoch >= start, part.formula(since, bases, xp), rates)
         return rates
 
@@ -192,19 +186,12 @@ class ChainedScheduler(Composition):
     the steps of its parts instead, which for a part with an ``eta_min`` is no product.
     """
 
-    _braintools_keys = ("last_epoch", "schedulers")
-
     @property
     def stage_boundaries(self) -> Sequence[int]:
         """Those of all parts."""
         return sorted({boundary for part in self.schedulers for boundary in part.stage_boundaries})
 
-    def formula(
-        self,
-        epoch: Int[Array, "*epoch 1"],
-        base_lrs: tuple[Any, ...],
-        xp: ModuleType,
-    ) -> Float[Array, "*epoch groups"]:
+    def formula(self, epoch: Epochs, base_lrs: Any, xp: ModuleType) -> LRs:
         """Multiply the factors; see :meth:`LRScheduler.formula`."""
         result = 1.0
         all_present = True

@@ -2,13 +2,14 @@
 
 from collections.abc import Sequence
 from types import ModuleType
+from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Int
 
-from brainsched import _check, _check_schedule
+from brainsched import _check
 from brainsched._base import LRScheduler
-from brainsched._types import Array, Rate, Rates, epoch_dtype, largest_epoch
+from brainsched._types import BaseLRs, Epochs, LRs, Rate, Rates, epoch_dtype, largest_epoch
+from brainsched.schedules import _schedule_check
 from brainsched.schedules._curves import Progress, between, cosine, progress
 from brainsched.schedules._search import Search
 
@@ -59,16 +60,11 @@ class CosineAnnealingLR(LRScheduler):
         eta_min: Rate = 0.0,
         last_epoch: int = 0,
     ) -> None:
-        self.T_max = _check_schedule.count("T_max", T_max, least=1)
+        self.T_max = _schedule_check.count("T_max", T_max, least=1)
         self.eta_min = _check.rate("eta_min", eta_min)
         super().__init__(base_lr, last_epoch)
 
-    def formula(
-        self,
-        epoch: Int[Array, "*epoch 1"],
-        base_lrs: Float[Array, " groups"],
-        xp: ModuleType,
-    ) -> Float[Array, "*epoch groups"]:
+    def formula(self, epoch: Epochs, base_lrs: BaseLRs, xp: ModuleType) -> LRs:
         """Follow the cosine down; see :meth:`LRScheduler.formula`."""
         at = progress(epoch, self.T_max, xp)
         return between(base_lrs, self.eta_min, cosine(at, xp))
@@ -115,8 +111,6 @@ class CosineAnnealingWarmRestarts(LRScheduler):
     Loshchilov and Hutter, "SGDR: Stochastic Gradient Descent with Warm Restarts", ICLR 2017.
     """
 
-    _braintools_keys = (*LRScheduler._braintools_keys, "T_cur", "T_i")
-
     def __init__(
         self,
         base_lr: Rates = 1e-3,
@@ -125,8 +119,8 @@ class CosineAnnealingWarmRestarts(LRScheduler):
         eta_min: Rate = 0.0,
         last_epoch: int = 0,
     ) -> None:
-        self.T_0 = _check_schedule.count("T_0", T_0, least=1)
-        self.T_mult = _check_schedule.count("T_mult", T_mult, least=1)
+        self.T_0 = _schedule_check.count("T_0", T_0, least=1)
+        self.T_mult = _schedule_check.count("T_mult", T_mult, least=1)
         self.eta_min = _check.rate("eta_min", eta_min)
         starts, lengths = [0], [self.T_0]
         while self.T_mult > 1 and starts[-1] + lengths[-1] <= largest_epoch():
@@ -137,21 +131,48 @@ class CosineAnnealingWarmRestarts(LRScheduler):
         self._lengths = np.asarray(lengths, np.float64)
         super().__init__(base_lr, last_epoch)
 
-    def formula(
-        self,
-        epoch: Int[Array, "*epoch 1"],
-        base_lrs: Float[Array, " groups"],
-        xp: ModuleType,
-    ) -> Float[Array, "*epoch groups"]:
+    def formula(self, epoch: Epochs, base_lrs: BaseLRs, xp: ModuleType) -> LRs:
         """Follow the cosine of the present cycle; see :meth:`LRScheduler.formula`."""
+        since, length = self._cycle(epoch, xp)
         if self.T_mult == 1:
-            at = progress(epoch % self.T_0, self.T_0, xp)
+            at = progress(since, self.T_0, xp)
         else:
-            starts, lengths = xp.asarray(self._starts), xp.asarray(self._lengths)
-            cycle = self._restarts(epoch, xp) - 1
-            since, length = epoch - starts[cycle], lengths[cycle]
             at = Progress(since / length, (length - since) / length)
         return between(base_lrs, self.eta_min, cosine(at, xp))
+
+    @property
+    def T_cur(self) -> "DerivedCount":
+        """The number of epochs since the last restart, as an int; it is no counter."""
+        return DerivedCount(self._cycle(np.float64(self.epoch), np)[0])
+
+    @property
+    def T_i(self) -> "DerivedCount":
+        """The number of epochs that the present cycle lasts, as an int."""
+        return DerivedCount(self._cycle(np.float64(self.epoch), np)[1])
+
+    def _cycle(self, epoch: Any, xp: ModuleType) -> tuple[Any, Any]:
+        """Return the time since the last restart, and the length of the cycle."""
+        if self.T_mult == 1:
+            return xp.fmod(epoch, self.T_0), self.T_0
+        cycle = self._restarts(epoch, xp) - 1
+        return epoch - xp.asarray(self._starts)[cycle], xp.asarray(self._lengths)[cycle]
+
+
+class DerivedCount(int):
+    """An int that follows from the position, with the ``value`` that a State of braintools has."""
+
+    @property
+    def value(self) -> int:
+        """The number."""
+        return int(self)
+
+    @value.setter
+    def value(self, number: int) -> None:
+        if number != self:
+            raise AttributeError(
+                f"this count is {int(self)} because of the position, and cannot be set to "
+                f"{number!r}: go to another epoch with step(epoch)"
+            )
 
 
 class WarmupCosineSchedule(LRScheduler):
@@ -205,8 +226,8 @@ class WarmupCosineSchedule(LRScheduler):
         eta_min: Rate = 0.0,
         last_epoch: int = 0,
     ) -> None:
-        self.warmup_steps = _check_schedule.count("warmup_steps", warmup_steps, least=0)
-        self.total_steps = _check_schedule.count("total_steps", total_steps, least=1)
+        self.warmup_steps = _schedule_check.count("warmup_steps", warmup_steps, least=0)
+        self.total_steps = _schedule_check.count("total_steps", total_steps, least=1)
         if self.warmup_steps >= self.total_steps:
             raise ValueError(
                 f"warmup_steps must be less than total_steps, which is {self.total_steps}, "
@@ -221,12 +242,7 @@ class WarmupCosineSchedule(LRScheduler):
         """The epoch at which the rise ends."""
         return [self.warmup_steps]
 
-    def formula(
-        self,
-        epoch: Int[Array, "*epoch 1"],
-        base_lrs: Float[Array, " groups"],
-        xp: ModuleType,
-    ) -> Float[Array, "*epoch groups"]:
+    def formula(self, epoch: Epochs, base_lrs: BaseLRs, xp: ModuleType) -> LRs:
         """Rise, then follow the cosine down; see :meth:`LRScheduler.formula`."""
         rise = progress(epoch, self.warmup_steps, xp)
         fall = progress(epoch - self.warmup_steps, self.total_steps - self.warmup_steps, xp)

@@ -5,15 +5,15 @@ from types import ModuleType
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Int
 
-from brainsched import _check, _check_schedule
+from brainsched import _check
 from brainsched._base import LRScheduler
 from brainsched._base_rates import BaseRates
-from brainsched._types import Array, Rates
+from brainsched._types import BaseLRs, Epochs, LRs, Rates
+from brainsched.schedules import _schedule_check
 from brainsched.schedules._curves import between, cosine, linear, progress
 from brainsched.schedules._powers import Powers
-from brainsched.schedules.functional import evaluate
+from brainsched.schedules._user_function import evaluate
 
 ANNEALINGS = {"cos": cosine, "linear": linear}
 
@@ -74,46 +74,43 @@ class CyclicLR(LRScheduler):
     ) -> None:
         self.max_lr = max_lr
         self._max_lrs = BaseRates(tuple(_check.base_rates("max_lr", max_lr)))
-        self.step_size_up = _check_schedule.count("step_size_up", step_size_up, least=1)
+        self.step_size_up = _schedule_check.count("step_size_up", step_size_up, least=1)
         self.step_size_down = (
             self.step_size_up
             if step_size_down is None
-            else _check_schedule.count("step_size_down", step_size_down, least=1)
+            else _schedule_check.count("step_size_down", step_size_down, least=1)
         )
-        self._period = _check_schedule.count(
+        self._period = _schedule_check.count(
             "step_size_up + step_size_down", self.step_size_up + self.step_size_down, least=2
         )
         modes = ["triangular", "triangular2", "exp_range"]
-        self.mode = _check_schedule.one_of("mode", mode, modes)
-        self.gamma = _check_schedule.within("gamma", gamma, "(0, 1]")
-        self.scale_fn = None if scale_fn is None else _check_schedule.function("scale_fn", scale_fn)
-        self.scale_mode = _check_schedule.one_of("scale_mode", scale_mode, ["cycle", "iterations"])
+        self.mode = _schedule_check.one_of("mode", mode, modes)
+        self.gamma = _schedule_check.within("gamma", gamma, "(0, 1]")
+        self.scale_fn = None if scale_fn is None else _schedule_check.function("scale_fn", scale_fn)
+        self.scale_mode = _schedule_check.one_of("scale_mode", scale_mode, ["cycle", "iterations"])
         self._powers = Powers(self.gamma if mode == "exp_range" else 0.5)
         super().__init__(base_lr, last_epoch)
 
-    def formula(
-        self,
-        epoch: Int[Array, "*epoch 1"],
-        base_lrs: Float[Array, " groups"],
-        xp: ModuleType,
-    ) -> Float[Array, "*epoch groups"]:
+    def formula(self, epoch: Epochs, base_lrs: BaseLRs, xp: ModuleType) -> LRs:
         """Rise and fall, and scale; see :meth:`LRScheduler.formula`."""
         max_lrs = self._max_lrs.first(len(base_lrs))
         top = xp.stack([xp.asarray(rate, np.float64) for rate in max_lrs])
-        position = epoch % self._period
+        position = xp.fmod(epoch, self._period)
         rise = progress(position, self.step_size_up, xp).done
         fall = progress(position - self.step_size_up, self.step_size_down, xp).left
         height = rise * fall * self._scale(epoch, xp)
         return base_lrs * (1 - height) + top * height
 
-    def _scale(self, epoch: Int[Array, "*epoch 1"], xp: ModuleType) -> Any:
-        cycle = epoch // self._period
+    def _scale(self, epoch: Epochs, xp: ModuleType) -> Any:
+        cycle = epoch.astype(int) // self._period
         if self.scale_fn is not None:
             counts = epoch if self.scale_mode == "iterations" else cycle + 1.0
             return evaluate("scale_fn", self.scale_fn, counts)
         if self.mode == "triangular":
             return 1.0
-        return self._powers(cycle if self.mode == "triangular2" else epoch, xp)
+        if self.mode == "triangular2":
+            return self._powers(cycle, xp)
+        return self.gamma ** xp.minimum(epoch, self._powers.last)
 
 
 class OneCycleLR(LRScheduler):
@@ -174,22 +171,17 @@ class OneCycleLR(LRScheduler):
         self.max_lr = max_lr
         self.epochs, self.steps_per_epoch = epochs, steps_per_epoch
         self.total_steps = _total_steps(total_steps, epochs, steps_per_epoch)
-        self.pct_start = _check_schedule.within("pct_start", pct_start, "(0, 1)")
-        self.anneal_strategy = _check_schedule.one_of(
+        self.pct_start = _schedule_check.within("pct_start", pct_start, "(0, 1)")
+        self.anneal_strategy = _schedule_check.one_of(
             "anneal_strategy", anneal_strategy, list(ANNEALINGS)
         )
-        self.div_factor = _check_schedule.within("div_factor", div_factor, "[1, inf)")
-        self.final_div_factor = _check_schedule.within(
+        self.div_factor = _schedule_check.within("div_factor", div_factor, "[1, inf)")
+        self.final_div_factor = _schedule_check.within(
             "final_div_factor", final_div_factor, "[1, inf)"
         )
         super().__init__(max_lr, last_epoch)
 
-    def formula(
-        self,
-        epoch: Int[Array, "*epoch 1"],
-        base_lrs: Float[Array, " groups"],
-        xp: ModuleType,
-    ) -> Float[Array, "*epoch groups"]:
+    def formula(self, epoch: Epochs, base_lrs: BaseLRs, xp: ModuleType) -> LRs:
         """Rise, then anneal; see :meth:`LRScheduler.formula`."""
         peak = self.pct_start * self.total_steps
         rise = progress(epoch, peak, xp)
@@ -206,9 +198,9 @@ def _total_steps(total_steps: Any, epochs: Any, steps_per_epoch: Any) -> int:
     if total_steps is None and (epochs is None or steps_per_epoch is None):
         raise ValueError("OneCycleLR needs total_steps, or both epochs and steps_per_epoch")
     if epochs is not None:
-        epochs = _check_schedule.count("epochs", epochs, least=1)
+        epochs = _schedule_check.count("epochs", epochs, least=1)
     if steps_per_epoch is not None:
-        steps_per_epoch = _check_schedule.count("steps_per_epoch", steps_per_epoch, least=1)
+        steps_per_epoch = _schedule_check.count("steps_per_epoch", steps_per_epoch, least=1)
     if total_steps is None:
-        return _check_schedule.count("epochs * steps_per_epoch", epochs * steps_per_epoch, least=1)
-    return _check_schedule.count("total_steps", total_steps, least=1)
+        return _schedule_check.count("epochs * steps_per_epoch", epochs * steps_per_epoch, least=1)
+    return _schedule_check.count("total_steps", total_steps, least=1)

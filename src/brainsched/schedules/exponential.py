@@ -2,11 +2,10 @@
 
 from types import ModuleType
 
-from jaxtyping import Float, Int
-
-from brainsched import _check, _check_schedule
+from brainsched import _check
 from brainsched._base import LRScheduler
-from brainsched._types import Array, Rate, Rates
+from brainsched._types import BaseLRs, Epochs, LRs, Rate, Rates
+from brainsched.schedules import _schedule_check
 from brainsched.schedules._powers import Powers
 
 
@@ -44,18 +43,13 @@ class ExponentialLR(LRScheduler):
     """
 
     def __init__(self, base_lr: Rates = 1e-3, gamma: float = 0.95, last_epoch: int = 0) -> None:
-        self.gamma = _check_schedule.within("gamma", gamma, "(0, 1]")
-        self._powers = Powers(self.gamma)
+        self.gamma = _schedule_check.within("gamma", gamma, "(0, 1]")
+        self._last = Powers(self.gamma).last
         super().__init__(base_lr, last_epoch)
 
-    def formula(
-        self,
-        epoch: Int[Array, "*epoch 1"],
-        base_lrs: Float[Array, " groups"],
-        xp: ModuleType,
-    ) -> Float[Array, "*epoch groups"]:
-        """Look the power up and multiply; see :meth:`LRScheduler.formula`."""
-        return base_lrs * self._powers(epoch, xp)
+    def formula(self, epoch: Epochs, base_lrs: BaseLRs, xp: ModuleType) -> LRs:
+        """Raise to the power; see :meth:`LRScheduler.formula`."""
+        return base_lrs * self.gamma ** xp.minimum(epoch, self._last)
 
 
 class ExponentialDecayLR(LRScheduler):
@@ -110,24 +104,19 @@ class ExponentialDecayLR(LRScheduler):
         end_value: Rate | None = None,
         last_epoch: int = 0,
     ) -> None:
-        self.decay_steps = _check_schedule.count("decay_steps", decay_steps, least=1)
-        self.decay_rate = _check_schedule.within("decay_rate", decay_rate, "(0, inf)")
-        self.transition_begin = _check_schedule.count("transition_begin", transition_begin, least=0)
-        self.staircase = _check_schedule.flag("staircase", staircase)
+        self.decay_steps = _schedule_check.count("decay_steps", decay_steps, least=1)
+        self.decay_rate = _schedule_check.within("decay_rate", decay_rate, "(0, inf)")
+        self.transition_begin = _schedule_check.count("transition_begin", transition_begin, least=0)
+        self.staircase = _schedule_check.flag("staircase", staircase)
         self.end_value = None if end_value is None else _check.rate("end_value", end_value)
         self._powers = Powers(self.decay_rate)
         super().__init__(base_lr, last_epoch)
 
-    def formula(
-        self,
-        epoch: Int[Array, "*epoch 1"],
-        base_lrs: Float[Array, " groups"],
-        xp: ModuleType,
-    ) -> Float[Array, "*epoch groups"]:
+    def formula(self, epoch: Epochs, base_lrs: BaseLRs, xp: ModuleType) -> LRs:
         """Raise to the power and bound; see :meth:`LRScheduler.formula`."""
         steps = xp.maximum(epoch - self.transition_begin, 0)
         if self.staircase:
-            factors = self._powers(steps // self.decay_steps, xp)
+            factors = self._powers(steps.astype(int) // self.decay_steps, xp)
         else:
             exponents = xp.minimum(steps * (1 / self.decay_steps), self._powers.last)
             factors = self.decay_rate**exponents

@@ -3,11 +3,9 @@
 from collections.abc import Sequence
 from types import ModuleType
 
-from jaxtyping import Float, Int
-
 from brainsched import _check
 from brainsched._base import LRScheduler
-from brainsched._types import Array, Rates
+from brainsched._types import Array, BaseLRs, Epochs, LRs, Rates
 from brainsched.schedules._search import Search
 
 
@@ -77,12 +75,7 @@ class PiecewiseConstantSchedule(LRScheduler):
         """The epochs at which a new stage begins."""
         return self._boundaries.tolist()
 
-    def formula(
-        self,
-        epoch: Int[Array, "*epoch 1"],
-        base_lrs: Float[Array, " groups"],
-        xp: ModuleType,
-    ) -> Float[Array, "*epoch groups"]:
+    def formula(self, epoch: Epochs, base_lrs: BaseLRs, xp: ModuleType) -> LRs:
         """Look the stage up and multiply; see :meth:`LRScheduler.formula`."""
         stage = self._stages(epoch[..., 0], xp)
         multipliers = xp.asarray(self._multipliers).take(stage, axis=0, mode="clip")

@@ -1,20 +1,18 @@
 """The one schedule with a memory: it depends on a metric, not on the epoch alone."""
 
 import math
-from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float, Int
 
-from brainsched import _check, _check_schedule
+from brainsched import _check
 from brainsched._base import LRScheduler
 from brainsched._base_rates import BaseRates
+from brainsched._evaluation import advance
 from brainsched._states import CountState, MetricState
-from brainsched._types import Array, Rates
+from brainsched._types import Array, BaseLRs, Epochs, LRs, Rates
+from brainsched.schedules import _schedule_check
 from brainsched.schedules._powers import Powers
 
 
@@ -28,9 +26,8 @@ class ReduceLROnPlateau(LRScheduler):
         \eta = \max(\eta_\text{base} \, \text{factor}^n, \eta_\text{min})
 
     The rate is reduced at the step at which the metric has not improved for more than
-    ``patience`` steps. To improve, in mode ``'min'``, is to be below ``best * (1 - threshold)``,
-    or ``best - threshold`` in threshold mode ``'abs'``; in mode ``'max'`` to be above
-    ``best * (1 + threshold)``, or ``best + threshold``.
+    ``patience`` steps. To improve is to be better than ``best`` by ``threshold * |best|``, or by
+    ``threshold`` in threshold mode ``'abs'``: below it in mode ``'min'``, above it in ``'max'``.
 
     Parameters
     ----------
@@ -74,6 +71,8 @@ class ReduceLROnPlateau(LRScheduler):
     -----
     Metrics are compared in float32, on the host and compiled alike. NaN is no improvement.
     During a cooldown ``best`` stays as it is, as in braintools; PyTorch's follows the metric.
+    A share of ``best`` is one of its absolute value here: ``best * (1 - threshold)``, as elsewhere,
+    lies above a negative ``best``, so that standing still would count (PyTorch #47513).
 
     Examples
     --------
@@ -94,9 +93,6 @@ class ReduceLROnPlateau(LRScheduler):
 
     _memory = ("best", "num_bad_epochs", "cooldown_counter", "reductions")
     _position_name = "reductions"
-    _braintools_keys = (*LRScheduler._braintools_keys, *_memory[:3])
-    _not_copied = (*LRScheduler._not_copied, "_remember_compiled")
-    _remember_compiled: Callable[..., Any] | None = None
 
     def __init__(
         self,
@@ -111,16 +107,16 @@ class ReduceLROnPlateau(LRScheduler):
         eps: float = 1e-8,
         last_epoch: int = 0,
     ) -> None:
-        self.mode = _check_schedule.one_of("mode", mode, ["min", "max"])
-        self.factor = _check_schedule.within("factor", factor, "(0, 1)")
-        self.patience = _check_schedule.count("patience", patience, least=0)
+        self.mode = _schedule_check.one_of("mode", mode, ["min", "max"])
+        self.factor = _schedule_check.within("factor", factor, "(0, 1)")
+        self.patience = _schedule_check.count("patience", patience, least=0)
         self.threshold = _check.number("threshold", threshold)
-        self.threshold_mode = _check_schedule.one_of(
+        self.threshold_mode = _schedule_check.one_of(
             "threshold_mode", threshold_mode, ["rel", "abs"]
         )
         if mode == "min" and threshold_mode == "rel" and self.threshold >= 1:
             raise ValueError(f"threshold must be below 1 in modes 'min' and 'rel', got {threshold}")
-        self.cooldown = _check_schedule.count("cooldown", cooldown, least=0)
+        self.cooldown = _schedule_check.count("cooldown", cooldown, least=0)
         self.min_lr = min_lr
         self.eps = _check.number("eps", eps)
         self._min_lrs = BaseRates(tuple(_check.base_rates("min_lr", min_lr)))
@@ -131,12 +127,7 @@ class ReduceLROnPlateau(LRScheduler):
         self.reductions = CountState(0)
         super().__init__(base_lr, last_epoch)
 
-    def formula(
-        self,
-        epoch: Int[Array, "*epoch 1"],
-        base_lrs: Float[Array, " groups"],
-        xp: ModuleType,
-    ) -> Float[Array, "*epoch groups"]:
+    def formula(self, epoch: Epochs, base_lrs: BaseLRs, xp: ModuleType) -> LRs:
         """Reduce so many times; ``epoch`` counts reductions here, not epochs."""
         floors = self._min_lrs.arrays(
             len(base_lrs), lambda rates: xp.stack([xp.asarray(rate, np.float64) for rate in rates])
@@ -150,7 +141,9 @@ class ReduceLROnPlateau(LRScheduler):
             base_lrs * self._powers(estimate + offset, xp) >= lowest for offset in (-1, 0, 1)
         ]
         # The logarithm may be off by one; the powers themselves decide.
-        times = xp.minimum(epoch, estimate - 1 + sum(found.astype(int) for found in reducible))
+        times = xp.minimum(
+            epoch.astype(int), estimate - 1 + sum(found.astype(int) for found in reducible)
+        )
         reduced = xp.maximum(base_lrs * self._powers(times, xp), floors)
         return xp.where(times > 0, reduced, base_lrs)
 
@@ -174,25 +167,26 @@ class ReduceLROnPlateau(LRScheduler):
         """
         self._require_tracking("step()")
         metric = _check.metric("metric", metric)
-        increment = int(epoch is None)
         now: Any = self.last_epoch.value if epoch is None else _check.epoch("epoch", epoch)
         memory = [getattr(self, name).value for name in self._memory]
-        if self._on_host and all(type(value) is np.ndarray for value in (metric, now, *memory)):
-            now = self._counted_on(now, increment)
-            after = self._remember(metric, memory, np)
-            _, rates = self._advance(after[-1], 0)
-        else:
-            now, after, rates = self._remember_anywhere(metric, now, memory, increment)
+        move = self._next if epoch is None else self._jump
+        (now, *memory), rates = self._evaluation(move, metric, now, *memory)
         self._current_lrs.value = rates
         self.last_epoch.value = now
-        for name, value in zip(self._memory, after, strict=True):
+        for name, value in zip(self._memory, memory, strict=True):
             getattr(self, name).value = value
 
-    def _remember(self, metric: Array, memory: list[Array], xp: ModuleType) -> list[Array]:
+    def _next(self, xp: ModuleType, metric: Array, now: Array, *memory: Array) -> tuple[Array, ...]:
+        return (*advance(xp, now), *self._remember(xp, metric, *memory))
+
+    def _jump(self, xp: ModuleType, metric: Array, now: Array, *memory: Array) -> tuple[Array, ...]:
+        return (now, *self._remember(xp, metric, *memory))
+
+    def _remember(self, xp: ModuleType, metric: Array, *memory: Array) -> list[Array]:
         """Return the memory after ``metric``."""
         best, bad, cooldown, reductions = memory
         cooling = cooldown > 0
-        better = self._is_better(metric, best)
+        better = self._is_better(metric, best, xp)
         bad = xp.where(cooling, bad, xp.where(better, 0, bad + 1))
         best = xp.where(better & ~cooling, metric, best)
         reduce = ~cooling & (bad > self.patience)
@@ -203,39 +197,14 @@ class ReduceLROnPlateau(LRScheduler):
             xp.where(reduce, reductions + 1, reductions),
         ]
 
-    def _is_better(self, metric: Array, best: Array) -> Array:
-        sign = -1 if self.mode == "min" else 1
-        if self.threshold_mode == "rel":
-            limit = best * (1 + sign * self.threshold)
-        else:
-            limit = best + sign * self.threshold
-        return metric < limit if self.mode == "min" else metric > limit
-
-    def _compile(self) -> None:
-        super()._compile()
-        compiled = jax.jit(self._remember_in_jax, static_argnums=3)
-        self._remember_compiled = None if self._kernel is None else compiled
-
-    def _remember_anywhere(self, *arguments: Any) -> Any:
-        if self._remember_compiled is None:
-            return self._remember_in_jax(*arguments)
-        return self._remember_compiled(*arguments)
-
-    def _remember_in_jax(
-        self, metric: Array, now: Array, memory: list[Array], increment: int
-    ) -> tuple[Array, list[Array], list[Array]]:
-        after = self._remember(metric, memory, jnp)
-        _, rates = self._advance_in_jax(after[-1], 0)
-        return jnp.add(now, increment), after, rates
+    def _is_better(self, metric: Array, best: Array, xp: ModuleType) -> Array:
+        margin = self.threshold
+        if self.threshold_mode == "rel":  # of an infinite one, which there is at first, nothing
+            margin = margin * xp.where(xp.isfinite(best), xp.abs(best), 0)
+        return metric < best - margin if self.mode == "min" else metric > best + margin
 
     def _require_pure(self, what: str) -> None:
         raise TypeError(
             f"{what} needs a rate that is a function of the epoch, and that of ReduceLROnPlateau "
             f"depends on the metrics of the run"
         )
-
-    def _memory_of_braintools(self, applied: list[float]) -> dict[str, Any]:
-        """Return the count of reductions, which braintools does not save, from the rates."""
-        base = float(self.base_lrs[0])
-        times = math.log(applied[0] / base) / math.log(self.factor) if applied[0] and base else 0
-        return {"reductions": max(round(times), 0)}

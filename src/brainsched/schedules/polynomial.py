@@ -1,13 +1,15 @@
-"""Rates that follow a power of the time that is left, a straight line, or a step."""
+"""Rates that follow a power of the time that is left, or a straight line."""
 
 from types import ModuleType
 
-from jaxtyping import Float, Int
-
-from brainsched import _check_schedule
 from brainsched._base import LRScheduler
-from brainsched._types import Array, Rates
+from brainsched._types import BaseLRs, Epochs, LRs, Rates
+from brainsched.schedules import _schedule_check
 from brainsched.schedules._curves import between, progress
+from brainsched.schedules.steps import ConstantLR
+
+# ConstantLR was here in version 0.1.0.
+__all__ = ["ConstantLR", "LinearLR", "PolynomialLR"]
 
 
 class PolynomialLR(LRScheduler):
@@ -53,16 +55,11 @@ class PolynomialLR(LRScheduler):
         power: float = 1.0,
         last_epoch: int = 0,
     ) -> None:
-        self.total_iters = _check_schedule.count("total_iters", total_iters, least=1)
-        self.power = _check_schedule.within("power", power, "(0, inf)")
+        self.total_iters = _schedule_check.count("total_iters", total_iters, least=1)
+        self.power = _schedule_check.within("power", power, "(0, inf)")
         super().__init__(base_lr, last_epoch)
 
-    def formula(
-        self,
-        epoch: Int[Array, "*epoch 1"],
-        base_lrs: Float[Array, " groups"],
-        xp: ModuleType,
-    ) -> Float[Array, "*epoch groups"]:
+    def formula(self, epoch: Epochs, base_lrs: BaseLRs, xp: ModuleType) -> LRs:
         """Raise the share that is left to the power; see :meth:`LRScheduler.formula`."""
         return base_lrs * progress(epoch, self.total_iters, xp).left ** self.power
 
@@ -110,76 +107,12 @@ class LinearLR(LRScheduler):
         total_iters: int = 5,
         last_epoch: int = 0,
     ) -> None:
-        self.start_factor = _check_schedule.within("start_factor", start_factor, "[0, 1]")
-        self.end_factor = _check_schedule.within("end_factor", end_factor, "[0, 1]")
-        self.total_iters = _check_schedule.count("total_iters", total_iters, least=0)
+        self.start_factor = _schedule_check.within("start_factor", start_factor, "[0, 1]")
+        self.end_factor = _schedule_check.within("end_factor", end_factor, "[0, 1]")
+        self.total_iters = _schedule_check.count("total_iters", total_iters, least=0)
         super().__init__(base_lr, last_epoch)
 
-    def formula(
-        self,
-        epoch: Int[Array, "*epoch 1"],
-        base_lrs: Float[Array, " groups"],
-        xp: ModuleType,
-    ) -> Float[Array, "*epoch groups"]:
+    def formula(self, epoch: Epochs, base_lrs: BaseLRs, xp: ModuleType) -> LRs:
         """Go from factor to factor; see :meth:`LRScheduler.formula`."""
         at = progress(epoch, self.total_iters, xp)
         return base_lrs * between(self.start_factor, self.end_factor, at)
-
-
-class ConstantLR(LRScheduler):
-    r"""A rate that is multiplied by ``factor`` at first, and then is the base rate.
-
-    .. math::
-
-        \eta_t = \begin{cases}
-            \eta_\text{base} \cdot \text{factor} & t < \text{total\_iters} \\
-            \eta_\text{base} & \text{otherwise}
-        \end{cases}
-
-    Parameters
-    ----------
-    base_lr : float or sequence of float
-        The last rate, of every param group or one for each.
-    factor : float
-        The first multiplier, in [0, 1].
-    total_iters : int
-        The epoch from which the multiplier is 1.
-    last_epoch : int
-        The epoch to begin at.
-
-    Raises
-    ------
-    TypeError, ValueError
-        If an argument is not as described; the message names it.
-
-    Examples
-    --------
-    >>> import brainsched
-    >>> scheduler = brainsched.ConstantLR(base_lr=0.5, factor=0.5, total_iters=2)
-    >>> scheduler.lr_at(range(4)).ravel().tolist()
-    [0.25, 0.25, 0.5, 0.5]
-
-    References
-    ----------
-    The class of this name in PyTorch, ``torch.optim.lr_scheduler.ConstantLR``.
-    """
-
-    def __init__(
-        self,
-        base_lr: Rates = 1e-3,
-        factor: float = 1.0 / 3,
-        total_iters: int = 5,
-        last_epoch: int = 0,
-    ) -> None:
-        self.factor = _check_schedule.within("factor", factor, "[0, 1]")
-        self.total_iters = _check_schedule.count("total_iters", total_iters, least=0)
-        super().__init__(base_lr, last_epoch)
-
-    def formula(
-        self,
-        epoch: Int[Array, "*epoch 1"],
-        base_lrs: Float[Array, " groups"],
-        xp: ModuleType,
-    ) -> Float[Array, "*epoch groups"]:
-        """Choose the multiplier; see :meth:`LRScheduler.formula`."""
-        return base_lrs * xp.where(epoch < self.total_iters, self.factor, 1.0)

@@ -1,13 +1,12 @@
-"""Rates that fall by a constant factor at given epochs."""
+"""Rates that stay as they are, but for steps: by a constant factor at given epochs, or once."""
 
 from collections.abc import Sequence
 from types import ModuleType
 
-from jaxtyping import Float, Int
-
-from brainsched import _check, _check_schedule
+from brainsched import _check
 from brainsched._base import LRScheduler
-from brainsched._types import Array, Rates
+from brainsched._types import BaseLRs, Epochs, LRs, Rates
+from brainsched.schedules import _schedule_check
 from brainsched.schedules._powers import Powers
 from brainsched.schedules._search import Search
 
@@ -54,19 +53,14 @@ class StepLR(LRScheduler):
         gamma: float = 0.1,
         last_epoch: int = 0,
     ) -> None:
-        self.step_size = _check_schedule.count("step_size", step_size, least=1)
-        self.gamma = _check_schedule.within("gamma", gamma, "(0, 1]")
+        self.step_size = _schedule_check.count("step_size", step_size, least=1)
+        self.gamma = _schedule_check.within("gamma", gamma, "(0, 1]")
         self._powers = Powers(self.gamma)
         super().__init__(base_lr, last_epoch)
 
-    def formula(
-        self,
-        epoch: Int[Array, "*epoch 1"],
-        base_lrs: Float[Array, " groups"],
-        xp: ModuleType,
-    ) -> Float[Array, "*epoch groups"]:
+    def formula(self, epoch: Epochs, base_lrs: BaseLRs, xp: ModuleType) -> LRs:
         """Count the falls so far; see :meth:`LRScheduler.formula`."""
-        return base_lrs * self._powers(epoch // self.step_size, xp)
+        return base_lrs * self._powers(epoch.astype(int) // self.step_size, xp)
 
 
 class MultiStepLR(LRScheduler):
@@ -114,7 +108,7 @@ class MultiStepLR(LRScheduler):
         last_epoch: int = 0,
     ) -> None:
         self.milestones = milestones
-        self.gamma = _check_schedule.within("gamma", gamma, "(0, 1]")
+        self.gamma = _schedule_check.within("gamma", gamma, "(0, 1]")
         self._milestones = _check.boundaries("milestones", milestones)
         self._falls = Search(self._milestones)
         self._powers = Powers(self.gamma)
@@ -125,11 +119,60 @@ class MultiStepLR(LRScheduler):
         """The epochs at which the rate falls."""
         return self._milestones.tolist()
 
-    def formula(
-        self,
-        epoch: Int[Array, "*epoch 1"],
-        base_lrs: Float[Array, " groups"],
-        xp: ModuleType,
-    ) -> Float[Array, "*epoch groups"]:
+    def formula(self, epoch: Epochs, base_lrs: BaseLRs, xp: ModuleType) -> LRs:
         """Count the milestones so far; see :meth:`LRScheduler.formula`."""
         return base_lrs * self._powers(self._falls(epoch, xp), xp)
+
+
+class ConstantLR(LRScheduler):
+    r"""A rate that is multiplied by ``factor`` at first, and then is the base rate.
+
+    .. math::
+
+        \eta_t = \begin{cases}
+            \eta_\text{base} \cdot \text{factor} & t < \text{total\_iters} \\
+            \eta_\text{base} & \text{otherwise}
+        \end{cases}
+
+    Parameters
+    ----------
+    base_lr : float or sequence of float
+        The last rate, of every param group or one for each.
+    factor : float
+        The first multiplier, in [0, 1].
+    total_iters : int
+        The epoch from which the multiplier is 1.
+    last_epoch : int
+        The epoch to begin at.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is not as described; the message names it.
+
+    Examples
+    --------
+    >>> import brainsched
+    >>> scheduler = brainsched.ConstantLR(base_lr=0.5, factor=0.5, total_iters=2)
+    >>> scheduler.lr_at(range(4)).ravel().tolist()
+    [0.25, 0.25, 0.5, 0.5]
+
+    References
+    ----------
+    The class of this name in PyTorch, ``torch.optim.lr_scheduler.ConstantLR``.
+    """
+
+    def __init__(
+        self,
+        base_lr: Rates = 1e-3,
+        factor: float = 1.0 / 3,
+        total_iters: int = 5,
+        last_epoch: int = 0,
+    ) -> None:
+        self.factor = _schedule_check.within("factor", factor, "[0, 1]")
+        self.total_iters = _schedule_check.count("total_iters", total_iters, least=0)
+        super().__init__(base_lr, last_epoch)
+
+    def formula(self, epoch: Epochs, base_lrs: BaseLRs, xp: ModuleType) -> LRs:
+        """Choose the multiplier; see :meth:`LRScheduler.formula`."""
+        return base_lrs * xp.where(epoch < self.total_iters, self.factor, 1.0)

@@ -3,12 +3,10 @@
 from collections.abc import Sequence
 from types import ModuleType
 
-import numpy as np
-from jaxtyping import Float, Int
-
-from brainsched import _check, _check_schedule
+from brainsched import _check
 from brainsched._base import LRScheduler
-from brainsched._types import Array, Rate, Rates
+from brainsched._types import BaseLRs, Epochs, LRs, Rate, Rates
+from brainsched.schedules import _schedule_check
 from brainsched.schedules._curves import between, cosine, linear, progress, root
 
 DECAYS = {"linear": linear, "cos": cosine, "sqrt": root}
@@ -56,7 +54,7 @@ class WarmupScheduler(LRScheduler):
         warmup_start_lr: Rate = 0.0,
         last_epoch: int = 0,
     ) -> None:
-        self.warmup_epochs = _check_schedule.count("warmup_epochs", warmup_epochs, least=0)
+        self.warmup_epochs = _schedule_check.count("warmup_epochs", warmup_epochs, least=0)
         self.warmup_start_lr = _check.rate("warmup_start_lr", warmup_start_lr)
         super().__init__(base_lr, last_epoch)
 
@@ -65,12 +63,7 @@ class WarmupScheduler(LRScheduler):
         """The epoch at which the rise ends."""
         return [self.warmup_epochs]
 
-    def formula(
-        self,
-        epoch: Int[Array, "*epoch 1"],
-        base_lrs: Float[Array, " groups"],
-        xp: ModuleType,
-    ) -> Float[Array, "*epoch groups"]:
+    def formula(self, epoch: Epochs, base_lrs: BaseLRs, xp: ModuleType) -> LRs:
         """Rise in a straight line; see :meth:`LRScheduler.formula`."""
         rise = progress(epoch, self.warmup_epochs, xp)
         return between(self.warmup_start_lr, base_lrs, rise)
@@ -128,12 +121,12 @@ class WSD(LRScheduler):
         decay_strategy: str = "linear",
         last_epoch: int = 0,
     ) -> None:
-        self.warmup_steps = _check_schedule.count("warmup_steps", warmup_steps, least=0)
-        self.stay_steps = _check_schedule.count("stay_steps", stay_steps, least=0)
-        self.decay_steps = _check_schedule.count("decay_steps", decay_steps, least=1)
+        self.warmup_steps = _schedule_check.count("warmup_steps", warmup_steps, least=0)
+        self.stay_steps = _schedule_check.count("stay_steps", stay_steps, least=0)
+        self.decay_steps = _schedule_check.count("decay_steps", decay_steps, least=1)
         self.warmup_start_lr = _check.rate("warmup_start_lr", warmup_start_lr)
         self.eta_min = _check.rate("eta_min", eta_min)
-        self.decay_strategy = _check_schedule.one_of("decay_strategy", decay_strategy, list(DECAYS))
+        self.decay_strategy = _schedule_check.one_of("decay_strategy", decay_strategy, list(DECAYS))
         super().__init__(base_lr, last_epoch)
 
     @property
@@ -141,16 +134,11 @@ class WSD(LRScheduler):
         """The epochs at which the rise ends and the fall begins."""
         return [self.warmup_steps, self.warmup_steps + self.stay_steps]
 
-    def formula(
-        self,
-        epoch: Int[Array, "*epoch 1"],
-        base_lrs: Float[Array, " groups"],
-        xp: ModuleType,
-    ) -> Float[Array, "*epoch groups"]:
+    def formula(self, epoch: Epochs, base_lrs: BaseLRs, xp: ModuleType) -> LRs:
         """Rise, stay and fall; see :meth:`LRScheduler.formula`."""
         peak_ends = self.warmup_steps + self.stay_steps
         rise = progress(epoch, self.warmup_steps, xp)
-        fall = progress(xp.asarray(epoch, np.float64) - peak_ends, self.decay_steps, xp)
+        fall = progress(epoch - peak_ends, self.decay_steps, xp)
         return xp.where(
             epoch < self.warmup_steps,
             between(self.warmup_start_lr, base_lrs, rise),

@@ -1,0 +1,147 @@
+"""The arguments of a scheduler's constructor: all that its schedule depends on, and fixed.
+
+A schedule is a pure function of the epoch because nothing else that it is calculated from can
+change: the arguments are copied when the scheduler is built, and cannot be assigned or changed in
+place after that. So they are also what a checkpoint records and what rebuilds the scheduler.
+"""
+
+import inspect
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import jax
+import numpy as np
+
+if TYPE_CHECKING:
+    from brainsched._base import LRScheduler
+
+
+def parameters(cls: "type[LRScheduler]") -> tuple[str, ...]:
+    """Return the names of the constructor's parameters.
+
+    Raises
+    ------
+    TypeError
+        If the class could not be rebuilt from its arguments.
+    """
+    found = inspect.signature(cls).parameters
+    for parameter in found.values():
+        if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
+            raise TypeError(
+                f"{cls.__name__}.__init__ takes {parameter}, so that its arguments are not known: "
+                f"name each one, as a config and a checkpoint rebuild the scheduler from them"
+            )
+    if "last_epoch" not in found:
+        raise TypeError(
+            f"{cls.__name__}.__init__ has no parameter last_epoch, without which it cannot be "
+            f"rebuilt at its position: add last_epoch=0, and pass it to super().__init__"
+        )
+    return tuple(found)
+
+
+class FixedList(list[Any]):
+    """A list that cannot be changed: an argument as the user gave it."""
+
+    def _refuse(self, *args: Any, **kwargs: Any) -> NoReturn:
+        raise TypeError("this list is an argument of a scheduler, and fixed: build a new scheduler")
+
+    append = extend = insert = remove = pop = clear = sort = reverse = _refuse
+    __setitem__ = __delitem__ = __iadd__ = __imul__ = _refuse
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (list(self),)  # without it, pickle and copy would append to it
+
+
+def fixed(value: Any) -> Any:
+    """Return a copy of an argument that cannot be changed in place."""
+    if isinstance(value, list):
+        return FixedList(map(fixed, value))
+    if type(value) is tuple:
+        return tuple(map(fixed, value))
+    if isinstance(value, np.ndarray):
+        value = np.array(value)
+        value.flags.writeable = False
+    return value
+
+
+def fix(scheduler: "LRScheduler") -> None:
+    """Replace the arguments that ``scheduler`` keeps by copies that cannot be changed.
+
+    Raises
+    ------
+    TypeError
+        If it does not keep one.
+    """
+    cls = type(scheduler)
+    attributes = scheduler.__dict__
+    for name in parameters(cls):
+        if name not in attributes:
+            raise TypeError(
+                f"{cls.__name__}.__init__ takes {name} and does not keep it: write "
+                f"self.{name} = {name} before super().__init__"
+            )
+        if name != "last_epoch":
+            attributes[name] = fixed(attributes[name])
+
+
+def parts(scheduler: "LRScheduler") -> "Iterator[LRScheduler]":
+    """Yield the schedulers among the arguments, and those among theirs."""
+    stack = [getattr(scheduler, name) for name in parameters(type(scheduler))]
+    while stack:
+        value = stack.pop()
+        if isinstance(value, list | tuple):
+            stack.extend(value)
+        elif hasattr(value, "formula"):
+            yield value
+            yield from parts(value)
+
+
+def numbers(scheduler: "LRScheduler") -> Iterator[Any]:
+    """Yield all that the formula is calculated from: numbers, arrays and functions."""
+    names = [name for name in parameters(type(scheduler)) if name != "last_epoch"]
+    is_list = lambda value: isinstance(value, FixedList)  # noqa: E731  (which JAX takes for a leaf)
+    stack = [getattr(scheduler, name) for name in names]
+    while stack:
+        leaf = stack.pop()
+        if is_list(leaf):
+            stack.extend(leaf)
+        elif hasattr(leaf, "formula"):
+            yield from numbers(leaf)
+        else:
+            yield from jax.tree.leaves(leaf)
+
+
+def refuse(scheduler: "LRScheduler", name: str) -> NoReturn:
+    """Raise an AttributeError that says why an attribute cannot be assigned."""
+    cls = type(scheduler).__name__
+    if name in parameters(type(scheduler)):
+        why = f"an argument of a scheduler that is built is fixed: build a new {cls}"
+    elif name == "optimizer":
+        why = "call attach_optimizer(optimizer)"
+    elif name == "epoch":
+        why = "call step(epoch) to go to another epoch"
+    elif name in ("current_lrs", "_current_lrs"):
+        why = "write its value, current_lrs.value, or call apply"
+    else:
+        why = (
+            "a scheduler that is built is fixed, since its rates depend on nothing but the epoch. "
+            "In a class of yours, set attributes before super().__init__, which comes last"
+        )
+    raise AttributeError(f"{cls}.{name} cannot be assigned: {why}")
+
+
+def missing(scheduler: "LRScheduler", name: str) -> AttributeError:
+    """Return the error for an attribute that a scheduler does not have."""
+    cls = type(scheduler).__name__
+    attributes = scheduler.__dict__
+    if "last_epoch" not in attributes and name in ("last_epoch", "_current_lrs", "_evaluation"):
+        return AttributeError(
+            f"this {cls} was not built: its __init__ must end with "
+            f"super().__init__(base_lr, last_epoch)"
+        )
+    if "_is_built" not in attributes and not name.startswith("__"):
+        return AttributeError(
+            f"{cls} has no attribute {name!r} when its formula is evaluated for the first time, by "
+            f"super().__init__: set self.{name} before that call, which comes last"
+        )
+    return AttributeError(f"{cls} has no attribute {name!r}")

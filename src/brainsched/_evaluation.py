@@ -1,0 +1,254 @@
+"""From a formula to rates: the one place where formulas are evaluated, wherever the numbers live.
+
+There are three ways, and all give the same bits:
+
+- In NumPy, where the position and the schedule's numbers are on the host, for some epochs ahead.
+- By a jitted kernel, where one of them is on a device, which nothing here waits for.
+- As a part of the program that is being traced, where one of them is a tracer.
+
+Each calculates in float64, from an epoch in float64, and rounds once. Compiled code has 64-bit
+types enabled for the arithmetic of the formula, and JAX's checks of promotion off: what the author
+of a formula wrote is float64 arithmetic, whatever the user's settings.
+"""
+
+import contextlib
+import functools
+from collections.abc import Callable, Iterable, Iterator
+from types import ModuleType
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float
+
+from brainsched import _upstream
+from brainsched._base_rates import BaseRates, JointBaseRates
+from brainsched._types import (
+    Array,
+    epoch_dtype,
+    largest_epoch,
+    rate_dtype,
+    smallest_rate,
+)
+
+Formula = Callable[[Any, Any, ModuleType], Any]
+Bases = BaseRates | JointBaseRates
+
+# From the module to calculate with and a position, of one or more scalars, to the next position.
+# The rates are those at its last scalar.
+Move = Callable[..., tuple[Array, ...]]
+
+AHEAD = 64
+
+# What goes wrong where a formula treats the epoch as a number that Python knows, and the cure.
+_MISTAKES = (
+    (
+        jax.errors.TracerBoolConversionError,
+        "decides in Python, with if, and, or, min, max or while, on an epoch that compiled code "
+        "does not know yet: use {xp}.where, {xp}.minimum or {xp}.maximum",
+    ),
+    (
+        jax.errors.TracerArrayConversionError,
+        "calls NumPy on an epoch that compiled code does not know yet: use {xp}",
+    ),
+    (
+        (jax.errors.TracerIntegerConversionError, jax.errors.NonConcreteBooleanIndexError),
+        "uses the epoch as an index or a length in Python: put the list into an array, and take "
+        "the entry with {xp}.asarray(entries)[epoch.astype(int)]",
+    ),
+    (
+        (jax.errors.JAXTypeError, jax.errors.JAXIndexError),
+        "turns the epoch into a Python number, as float, int and the functions of math do: use "
+        "the functions of {xp}",
+    ),
+)
+
+
+@contextlib.contextmanager
+def naming(what: str, xp: str = "xp") -> Iterator[None]:
+    """Turn JAX's error about a traced epoch into one that names ``what`` and the cure."""
+    try:
+        yield
+    except (jax.errors.JAXTypeError, jax.errors.JAXIndexError) as error:
+        cure = next(text for kinds, text in _MISTAKES if isinstance(error, kinds))
+        raise TypeError(f"{what} {cure.format(xp=xp)}") from error
+
+
+@contextlib.contextmanager
+def float64_arithmetic() -> Iterator[None]:
+    """Let JAX calculate in float64, by NumPy's rules of promotion."""
+    with (
+        jax.enable_x64(True),
+        jax.numpy_dtype_promotion("standard"),
+        jax.numpy_rank_promotion("allow"),
+    ):
+        yield
+
+
+def stay(xp: ModuleType, epoch: Array) -> tuple[Array]:
+    """Return the same position."""
+    return (epoch,)
+
+
+def advance(xp: ModuleType, epoch: Array) -> tuple[Array]:
+    """Return the next position. On the host an error is raised at the largest one."""
+    if xp is jnp:
+        return (jnp.maximum(epoch + 1, epoch),)  # at the largest epoch it stays, as 1 more wraps
+    try:
+        return (np.asarray(epoch.item() + 1, epoch.dtype),)
+    except OverflowError as error:
+        raise ValueError(f"last_epoch cannot go beyond {epoch}") from error
+
+
+class _Window(NamedTuple):
+    """The rates of some epochs in a row, on the host."""
+
+    start: int
+    rates: np.ndarray
+    lists: list[list[Array] | None]
+
+
+class Evaluation:
+    """The rates of a formula for so many param groups with these base rates.
+
+    It never changes. Another one takes its place when a param group is added.
+
+    Parameters
+    ----------
+    name : str
+        The class of the schedule, for messages.
+    formula : callable
+        As :meth:`brainsched.LRScheduler.formula`.
+    numbers : iterable
+        All that the formula calculates from, besides the base rates: where they live decides
+        where it is evaluated.
+    bases : BaseRates or JointBaseRates
+        The base rates.
+    groups : int
+        The number of param groups.
+    """
+
+    def __init__(
+        self, name: str, formula: Formula, numbers: Iterable[Any], bases: Bases, groups: int
+    ) -> None:
+        self.groups = groups
+        self._name = name
+        self._formula = formula
+        self._bases = bases
+        leaves = [*numbers, *jax.tree.leaves(bases.first(groups))]
+        # A function that is given inside a trace may use what is traced there.
+        in_trace = _upstream.inside_a_trace()
+        self.on_host = not any(
+            isinstance(leaf, jax.Array) or (in_trace and callable(leaf)) for leaf in leaves
+        )
+        self._base_arrays = self._stacked_bases(np) if self.on_host else None
+        self._window = _Window(0, np.empty((0, groups)), [])
+        traced = any(
+            isinstance(leaf, jax.core.Tracer) or (in_trace and callable(leaf)) for leaf in leaves
+        )
+        self._kernel = None if traced else jax.jit(self._in_jax, static_argnums=0)
+
+    def __call__(self, move: Move, *position: Array) -> tuple[tuple[Array, ...], list[Array]]:
+        """Return the position after ``move``, and the rate of each param group there.
+
+        Parameters
+        ----------
+        move : callable
+            A pure function, which must compare equal from call to call.
+        *position : scalar arrays
+            On the host, on a device, or traced.
+        """
+        if self.on_host and all([type(scalar) is np.ndarray for scalar in position]):
+            position = move(np, *position)
+            return position, self._at(position[-1].item())
+        if self._kernel is None or any(isinstance(p, jax.core.Tracer) for p in position):
+            return self._in_jax(move, *position)
+        return self._kernel(move, *position)
+
+    def rates(self, epoch: Any) -> Float[Array, "*epoch groups"]:
+        """Return the rates at epochs, integer or real, of any shape."""
+        on_host = self.on_host and not isinstance(epoch, jax.Array)
+        return self._rounded(epoch, np if on_host else jnp)
+
+    def check_that_it_traces(self) -> None:
+        """Raise a TypeError if compiled code could not evaluate the formula."""
+        epochs = jax.ShapeDtypeStruct((self.groups + 2,), epoch_dtype())
+        with naming(f"{self._name}.formula"):
+            jax.eval_shape(functools.partial(self._rounded, xp=jnp), epochs)
+
+    def _in_jax(self, move: Move, *position: Array) -> tuple[tuple[Array, ...], list[Array]]:
+        position = move(jnp, *position)
+        rates = self._rounded(position[-1], jnp)
+        return position, [
+            jax.lax.index_in_dim(rates, group, axis=-1, keepdims=False)
+            for group in range(self.groups)
+        ]
+
+    def _at(self, epoch: int) -> list[Array]:
+        """Return the rates at an epoch on the host: the same list as long as they are the same.
+
+        NumPy takes about as long for 64 epochs as for one, so that a step costs little more than
+        to look its rates up.
+        """
+        window = self._window  # read once, since another thread may put another in its place
+        ahead = epoch - window.start
+        if not 0 <= ahead < len(window.lists) or window.rates.dtype != rate_dtype():
+            window = self._window = self._look_ahead(epoch)
+            ahead = 0
+        found = window.lists[ahead]
+        if found is None:
+            row = window.rates[ahead]
+            before = window.lists[ahead - 1] if ahead else None
+            if before is not None and row.tobytes() == window.rates[ahead - 1].tobytes():
+                found = before
+            else:
+                found = [row[group, ...] for group in range(self.groups)]
+            window.lists[ahead] = found
+        return found
+
+    def _look_ahead(self, epoch: int) -> _Window:
+        stop = min(epoch + AHEAD, largest_epoch() + 1)
+        with np.errstate(all="ignore"):  # these epochs may never come
+            rates = np.array(self._rounded(np.arange(epoch, stop, dtype=epoch_dtype()), np))
+        rates.flags.writeable = False
+        return _Window(epoch, rates, [None] * len(rates))
+
+    def _rounded(self, epoch: Any, xp: ModuleType) -> Any:
+        """Round once; what is below the smallest normal number is 0, as compiled code has it."""
+        dtype = rate_dtype()
+        with float64_arithmetic():
+            if xp is np:
+                # A formula may use JAX all the same, also while something else is traced.
+                with jax.ensure_compile_time_eval():
+                    rates = self._unrounded(np.asarray(epoch, np.float64), np)
+            else:
+                rates = self._unrounded(jnp.asarray(epoch, np.float64), jnp)
+            return xp.where(rates < smallest_rate(dtype), np.float64(0), rates).astype(dtype)
+
+    def _unrounded(self, epoch: Float[Array, "*epoch"], xp: ModuleType) -> Any:
+        base_lrs = self._base_arrays
+        if base_lrs is None:
+            base_lrs = self._stacked_bases(xp)
+        elif xp is jnp:
+            base_lrs = jax.tree.map(jnp.asarray, base_lrs)
+        rates = xp.asarray(self._formula(epoch[..., None], base_lrs, xp), np.float64)
+        expected = (*epoch.shape, self.groups)
+        if rates.shape == expected:
+            return rates
+        try:
+            return xp.broadcast_to(rates, expected)
+        except ValueError as error:
+            raise ValueError(
+                f"{self._name}.formula returned an array of shape {rates.shape} for epochs of "
+                f"shape {(*epoch.shape, 1)} and {self.groups} base rates, which is no rate for "
+                f"each epoch and param group: the shape must be {expected}, or broadcast to it"
+            ) from error
+
+    def _stacked_bases(self, xp: ModuleType) -> Any:
+        def stack(rates: list[Any]) -> Any:
+            return xp.stack([xp.asarray(rate, np.float64) for rate in rates])
+
+        if xp is np:
+            return self._bases.arrays(self.groups, lambda rates: np.asarray(rates, np.float64))
+        return self._bases.arrays(self.groups, stack)

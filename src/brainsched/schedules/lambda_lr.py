@@ -1,0 +1,76 @@
+"""Rates that follow a function of the user's."""
+
+from collections.abc import Sequence
+from types import ModuleType
+
+import jax.numpy as jnp
+
+from brainsched import _check
+from brainsched._base import LRScheduler
+from brainsched._types import BaseLRs, Epochs, LRs, Rates
+from brainsched.schedules import _schedule_check
+from brainsched.schedules._user_function import Multiplier, evaluate
+
+
+class LambdaLR(LRScheduler):
+    r"""A rate with a multiplier that is any function of the epoch.
+
+    .. math::
+
+        \eta_t = \eta_\text{base} \, \lambda(t)
+
+    Parameters
+    ----------
+    base_lr : float or sequence of float
+        The rate at multiplier 1, of every param group or one for each.
+    lr_lambda : callable, or sequence of callable
+        From the epoch, a float64 scalar, to the multiplier: one function for all param groups,
+        or one for each. JAX traces it, on the host too: ``jnp.where`` in the place of ``if``, and
+        ``epoch.astype(int)`` for an index.
+    last_epoch : int
+        The epoch to begin at.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is not as described, or if ``lr_lambda`` returns anything but one number.
+
+    Notes
+    -----
+    It is calculated with 64-bit types. What it returns must be finite; below 0 it counts as 0.
+
+    Examples
+    --------
+    >>> import brainsched
+    >>> import jax.numpy as jnp
+    >>> scheduler = brainsched.LambdaLR(0.5, lr_lambda=lambda epoch: 1 / jnp.sqrt(1 + epoch))
+    >>> scheduler.lr_at([0, 3, 15]).ravel().tolist()
+    [0.5, 0.25, 0.125]
+
+    References
+    ----------
+    The class of this name in PyTorch, ``torch.optim.lr_scheduler.LambdaLR``.
+    """
+
+    def __init__(
+        self, base_lr: Rates, lr_lambda: Multiplier | Sequence[Multiplier], last_epoch: int = 0
+    ) -> None:
+        self.lr_lambda = lr_lambda
+        if callable(lr_lambda):
+            self._functions = {"lr_lambda": lr_lambda}
+        else:
+            entries = _check.sequence("lr_lambda", lr_lambda, "functions, or one function")
+            if not entries:
+                raise ValueError("lr_lambda must have at least one function, got an empty sequence")
+            self._functions = {
+                f"lr_lambda[{group}]": _schedule_check.function(f"lr_lambda[{group}]", entry)
+                for group, entry in enumerate(entries)
+            }
+            self.max_groups = len(entries)
+        super().__init__(base_lr, last_epoch)
+
+    def formula(self, epoch: Epochs, base_lrs: BaseLRs, xp: ModuleType) -> LRs:
+        """Evaluate the functions; see :meth:`LRScheduler.formula`."""
+        functions = self._functions.items()
+        columns = [evaluate(name, function, epoch) for name, function in functions]
+        return base_lrs * jnp.concatenate(columns, axis=-1)[..., : len(base_lrs)]
