@@ -20,10 +20,13 @@ class BaseRates:
         The entries of ``base_lr``, at least one.
     given : dict from int to rate
         The ``lr=`` of groups that ``base_lr`` has no entry for.
+    names : tuple of str
+        The name of each entry, where ``base_lr`` gives names.
     """
 
     listed: tuple[Rate, ...]
     given: dict[int, Rate] = dataclasses.field(default_factory=dict)
+    names: tuple[str, ...] = ()
 
     def __getitem__(self, group: int) -> Rate:
         last = len(self.listed) - 1
