@@ -5,7 +5,7 @@ does not step them, and where they stand, or what optimizer they have, plays no 
 """
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from types import ModuleType
 from typing import Any
 
@@ -23,8 +23,9 @@ class Composition(LRScheduler):
 
     Parameters
     ----------
-    schedulers : sequence of LRScheduler
-        The parts, at least one, with the same number of base rates; compositions too.
+    parts : mapping from str to LRScheduler
+        The parts, at least one, with the same number of base rates, by the name of the argument
+        that each was given as; compositions too. The base rates shown are the first one's.
     last_epoch : int
         The epoch to begin at.
 
@@ -33,31 +34,36 @@ class Composition(LRScheduler):
     TypeError
         If a part is not a scheduler of this package, or needs more than the epoch.
     ValueError
-        If there is no part, or the numbers of base rates differ.
+        If the numbers of base rates differ.
     """
 
-    def __init__(self, schedulers: Sequence[LRScheduler], last_epoch: int = 0) -> None:
-        self.schedulers = _check.sequence("schedulers", schedulers, "schedulers")
-        if not self.schedulers:
-            raise ValueError("schedulers must have at least one scheduler, got an empty sequence")
-        for i, part in enumerate(self.schedulers):
+    def __init__(self, parts: Mapping[str, LRScheduler], last_epoch: int = 0) -> None:
+        for name, part in parts.items():
             if not isinstance(part, LRScheduler):
                 raise TypeError(
-                    f"schedulers[{i}] must be a scheduler of brainsched, got {type(part).__name__}"
+                    f"{name} must be a scheduler of brainsched, got {type(part).__name__}"
                 )
-            part._require_pure(f"schedulers[{i}]")
-        numbers = [len(part._bases.listed) for part in self.schedulers]
-        for i, number in enumerate(numbers):
-            if number != numbers[0]:
+            part._require_pure(name)
+        numbers = {name: len(part._bases.listed) for name, part in parts.items()}
+        first = next(iter(numbers))
+        for name, number in numbers.items():
+            if number != numbers[first]:
                 raise ValueError(
-                    f"schedulers must have the same number of param groups: schedulers[0] has "
-                    f"{numbers[0]} base rates and schedulers[{i}] has {number}; give each a list "
+                    f"the parts must have the same number of param groups: {first} has "
+                    f"{numbers[first]} base rates and {name} has {number}; give each a list "
                     f"base_lr with an entry for each group"
                 )
-        limits = [part.max_groups for part in self.schedulers if part.max_groups is not None]
+        limits = [part.max_groups for part in parts.values() if part.max_groups is not None]
         self.max_groups = min(limits, default=None)
-        bases = JointBaseRates(tuple(part._bases for part in self.schedulers))
-        self._begin(bases, last_epoch)
+        self._begin(JointBaseRates(tuple(part._bases for part in parts.values())), last_epoch)
+
+
+def _numbered(schedulers: Any) -> dict[str, Any]:
+    """Return the entries of ``schedulers``, which must be a sequence, by their names."""
+    entries = _check.sequence("schedulers", schedulers, "schedulers")
+    if not entries:
+        raise ValueError("schedulers must have at least one scheduler, got an empty sequence")
+    return {f"schedulers[{i}]": entry for i, entry in enumerate(entries)}
 
 
 class SequentialLR(Composition):
@@ -120,7 +126,8 @@ class SequentialLR(Composition):
                 f"{len(starts) + 1} for {len(starts)} milestones, got {len(parts)}"
             )
         self._spans = list(itertools.pairwise([0, *starts, largest_epoch() + 1]))
-        super().__init__(parts, last_epoch)
+        self.schedulers = parts
+        super().__init__(_numbered(parts), last_epoch)
 
     @property
     def stage_boundaries(self) -> Sequence[int]:
@@ -185,6 +192,11 @@ class ChainedScheduler(Composition):
     The class of this name in braintools, ``braintools.optim.ChainedScheduler``. PyTorch's chains
     the steps of its parts instead, which for a part with an ``eta_min`` is no product.
     """
+
+    def __init__(self, schedulers: Sequence[LRScheduler], last_epoch: int = 0) -> None:
+        parts = _numbered(schedulers)
+        self.schedulers = list(parts.values())
+        super().__init__(parts, last_epoch)
 
     @property
     def stage_boundaries(self) -> Sequence[int]:
