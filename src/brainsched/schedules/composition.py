@@ -15,6 +15,7 @@ import numpy as np
 from brainsched import _check
 from brainsched._base import LRScheduler
 from brainsched._base_rates import JointBaseRates
+from brainsched._evaluation import Bases
 from brainsched._types import Array, Epochs, LRs, largest_epoch
 
 
@@ -24,8 +25,9 @@ class Composition(LRScheduler):
     Parameters
     ----------
     parts : mapping from str to LRScheduler
-        The parts, at least one, with the same number of base rates, by the name of the argument
-        that each was given as; compositions too. The base rates shown are the first one's.
+        The parts, at least one, by the name of the argument that each was given as; compositions
+        too. Each has as many base rates as the others, or one for all groups. Those that are shown
+        are the first one's.
     last_epoch : int
         The epoch to begin at.
 
@@ -34,7 +36,7 @@ class Composition(LRScheduler):
     TypeError
         If a part is not a scheduler of this package, or needs more than the epoch.
     ValueError
-        If the numbers of base rates differ.
+        If the numbers of base rates, or the names of the groups, differ.
     """
 
     def __init__(self, parts: Mapping[str, LRScheduler], last_epoch: int = 0) -> None:
@@ -44,18 +46,30 @@ class Composition(LRScheduler):
                     f"{name} must be a scheduler of brainsched, got {type(part).__name__}"
                 )
             part._require_pure(name)
-        numbers = {name: len(part._bases.listed) for name, part in parts.items()}
-        first = next(iter(numbers))
-        for name, number in numbers.items():
-            if number != numbers[first]:
-                raise ValueError(
-                    f"the parts must have the same number of param groups: {first} has "
-                    f"{numbers[first]} base rates and {name} has {number}; give each a list "
-                    f"base_lr with an entry for each group"
-                )
+        _require_the_same_groups({name: part._bases for name, part in parts.items()})
         limits = [part.max_groups for part in parts.values() if part.max_groups is not None]
         self.max_groups = min(limits, default=None)
         self._begin(JointBaseRates(tuple(part._bases for part in parts.values())), last_epoch)
+
+
+def _require_the_same_groups(parts: Mapping[str, Bases]) -> None:
+    numbers = {name: len(part.listed) for name, part in parts.items() if len(part.listed) > 1}
+    for name, number in numbers.items():
+        first = next(iter(numbers))
+        if number != numbers[first]:
+            raise ValueError(
+                f"the parts must have the same number of param groups: {first} has "
+                f"{numbers[first]} base rates and {name} has {number}; give each a list base_lr "
+                f"with an entry for each group, or one number for all"
+            )
+    names = {name: part.names for name, part in parts.items() if part.names}
+    for name, found in names.items():
+        first = next(iter(names))
+        if found != names[first]:
+            raise ValueError(
+                f"the parts must name the param groups alike, in the same order: {first} has "
+                f"{list(names[first])} and {name} has {list(found)}"
+            )
 
 
 def _numbered(schedulers: Any) -> dict[str, Any]:
@@ -78,8 +92,8 @@ class SequentialLR(Composition):
     Parameters
     ----------
     schedulers : sequence of LRScheduler
-        The parts, each with base rates of its own, as many in each; compositions too. The
-        position of a part plays no role.
+        The parts, each with base rates of its own, one for each param group or one for all;
+        compositions too. The position of a part plays no role.
     milestones : sequence of int
         The epochs at which the next part begins, ascending: one less than there are parts.
     last_epoch : int
@@ -163,8 +177,8 @@ class ChainedScheduler(Composition):
     Parameters
     ----------
     schedulers : sequence of LRScheduler
-        The parts, each with base rates of its own, as many in each; compositions too. The
-        position of a part plays no role.
+        The parts, each with base rates of its own, one for each param group or one for all;
+        compositions too. The position of a part plays no role.
     last_epoch : int
         The epoch to begin at.
 
