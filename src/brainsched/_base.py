@@ -47,9 +47,10 @@ class LRScheduler(Node, braintools.optim.LRScheduler):
 
     Parameters
     ----------
-    base_lr : float or sequence of float
-        The rate at multiplier 1, of every param group or one for each. A traced or device array
-        with at most one axis serves too.
+    base_lr : float, sequence of float, or mapping from str to float
+        The rate at multiplier 1, of every param group or one for each, which a mapping also gives
+        a name: ``{'body': 1e-3, 'head': 1e-2}``. A traced or device array with at most one axis
+        serves too.
     last_epoch : int
         The epoch to begin at.
 
@@ -101,7 +102,8 @@ class LRScheduler(Node, braintools.optim.LRScheduler):
                 f"{type(base_lr).__name__}(lr=scheduler)"
             )
         self.base_lr = base_lr
-        self._begin(BaseRates(tuple(_check.base_rates("base_lr", base_lr))), last_epoch)
+        listed = tuple(_check.base_rates("base_lr", base_lr))
+        self._begin(BaseRates(listed, names=_check.group_names("base_lr", base_lr)), last_epoch)
 
     def _begin(self, bases: Bases, last_epoch: int) -> None:
         """Create the States, and evaluate the formula for the first time."""
@@ -322,6 +324,11 @@ class LRScheduler(Node, braintools.optim.LRScheduler):
     def base_lrs(self) -> list[Rate]:
         """The base rate of each param group, and of those that a list ``base_lr`` waits for."""
         return self._bases.first(max(self._n_groups, self._bases.known))
+
+    @property
+    def group_names(self) -> tuple[str, ...]:
+        """The names that a mapping ``base_lr`` gives to the param groups, from the first one on."""
+        return self._bases.names
 
     @property
     def config(self) -> dict[str, Any]:
