@@ -38,6 +38,15 @@ def piecewise(draw, groups):
 
 
 @st.composite
+def piecewise_linear(draw, groups):
+    boundaries = draw(epochs.filter(bool))
+    one = st.floats(0.0, 2.0)
+    entry = one if draw(st.booleans()) else st.lists(one, min_size=groups, max_size=groups)
+    values = draw(st.lists(entry, min_size=len(boundaries), max_size=len(boundaries)))
+    return brainsched.PiecewiseLinearSchedule(draw(base_lrs(groups)), boundaries, values)
+
+
+@st.composite
 def warmup_cosine(draw, groups):
     warmup = draw(counts_or_none)
     total = warmup + draw(counts)
@@ -69,7 +78,16 @@ def single(groups: int) -> dict[str, st.SearchStrategy]:
         "ExponentialLR": (base, factors),
         "ExponentialDecayLR": (base, counts, st.floats(0.1, 1.5), counts, st.booleans()),
         "CosineAnnealingLR": (base, counts, rates),
-        "CosineAnnealingWarmRestarts": (base, counts, st.integers(1, 3), rates),
+        "CosineAnnealingWarmRestarts": (
+            base,
+            counts,
+            st.integers(1, 3),
+            rates,
+            st.just(0),
+            factors,
+        ),
+        "InverseSqrtLR": (base, counts_or_none, st.none() | counts, rates),
+        "InverseTimeDecayLR": (base, counts, st.floats(0.0, 2.0), st.booleans()),
         "PolynomialLR": (base, counts, st.floats(0.1, 3.0)),
         "LinearLR": (base, factors, factors, counts_or_none),
         "ConstantLR": (base, factors, counts_or_none),
@@ -78,13 +96,14 @@ def single(groups: int) -> dict[str, st.SearchStrategy]:
         "LambdaLR": (base, functions | st.lists(functions, min_size=groups, max_size=groups)),
         "WSD": (
             *(base, counts_or_none, counts_or_none, counts, rates, rates),
-            st.sampled_from(["linear", "cos", "sqrt"]),
+            *(st.sampled_from(["linear", "cos", "sqrt"]), st.just(0), st.integers(1, 3)),
         ),
     }
     built = {name: st.builds(getattr(brainsched, name), *args) for name, args in arguments.items()}
     return {
         **built,
         "PiecewiseConstantSchedule": piecewise(groups),
+        "PiecewiseLinearSchedule": piecewise_linear(groups),
         "WarmupCosineSchedule": warmup_cosine(groups),
         "CyclicLR": cyclic(groups),
     }

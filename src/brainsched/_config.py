@@ -1,5 +1,6 @@
 """A scheduler's arguments as plain JSON types, and the way back from them."""
 
+import inspect
 import math
 import pkgutil
 import reprlib
@@ -133,13 +134,30 @@ def from_config(config: Mapping[str, Any]) -> "LRScheduler":
 
 
 def differences(saved: Any, present: Mapping[str, Any]) -> list[str]:
-    """Return the names of the arguments that differ; where to begin is not one of them."""
+    """Return the names of the arguments that differ; where to begin is not one of them.
+
+    An argument that ``saved`` lacks, because the class had no such argument when it was saved, had
+    the value that is its default now.
+    """
+    missing = [name for name in present if name not in saved]
+    saved = {**saved, **_defaults(present.get("class", ""), missing)}
     names = [*present, *(name for name in saved if name not in present)]
     return [
         name
         for name in names
         if name != "last_epoch" and not _same(saved.get(name), present.get(name))
     ]
+
+
+def _defaults(name: str, arguments: Sequence[str]) -> dict[str, Any]:
+    """Return the defaults, where they have any, of arguments of the class of this name."""
+    cls = _classes.get(name)
+    found = {} if cls is None else inspect.signature(cls).parameters
+    return {
+        argument: _plain(argument, found[argument].default)
+        for argument in arguments
+        if argument in found and found[argument].default is not inspect.Parameter.empty
+    }
 
 
 def _built(value: Any) -> Any:

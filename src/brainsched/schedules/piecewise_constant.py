@@ -65,7 +65,7 @@ class PiecewiseConstantSchedule(LRScheduler):
         self.values = [1.0, 0.1, 0.01] if values is None else values
         self._boundaries = _check.boundaries("boundaries", self.boundaries)
         self._stages = Search(self._boundaries)
-        table = _check.table("values", self.values, len(self._boundaries) + 1)
+        table = _check.table("values", self.values, len(self._boundaries), more=1)
         self.max_groups = table.shape[1] if table.ndim == 2 else None
         self._multipliers = table if table.ndim == 2 else table[:, None]
         super().__init__(base_lr, last_epoch)

@@ -73,7 +73,8 @@ class WSD(LRScheduler):
     r"""A rate that rises, stays and falls: warm up, stay, decay.
 
     It rises to the base rate in a straight line from epoch 0 to :math:`W`, stays there up to
-    :math:`W + S`, and falls to ``eta_min``, which it reaches at :math:`W + S + D`.
+    :math:`W + S`, and falls to ``eta_min``, which it reaches at :math:`W + S + D`. With more than
+    one cycle it begins again there, as if at epoch 0, up to the end of the last cycle.
 
     Parameters
     ----------
@@ -90,6 +91,8 @@ class WSD(LRScheduler):
         ``eta_min`` the rest.
     last_epoch : int
         The epoch to begin at.
+    cycles : int
+        How often the rate rises, stays and falls: 1 or more.
 
     Raises
     ------
@@ -107,7 +110,8 @@ class WSD(LRScheduler):
     ----------
     Hu et al., "MiniCPM: Unveiling the Potential of Small Language Models with Scalable Training
     Strategies", COLM 2024; for the square root, Hägele et al., "Scaling Laws and Compute-Optimal
-    Training Beyond Fixed Training Durations", NeurIPS 2024.
+    Training Beyond Fixed Training Durations", NeurIPS 2024; for cycles, Wen et al., "Understanding
+    Warmup-Stable-Decay Learning Rates", ICLR 2025.
     """
 
     def __init__(
@@ -120,6 +124,7 @@ class WSD(LRScheduler):
         eta_min: Rate = 0.0,
         decay_strategy: str = "linear",
         last_epoch: int = 0,
+        cycles: int = 1,
     ) -> None:
         self.warmup_steps = _schedule_check.count("warmup_steps", warmup_steps, least=0)
         self.stay_steps = _schedule_check.count("stay_steps", stay_steps, least=0)
@@ -127,15 +132,22 @@ class WSD(LRScheduler):
         self.warmup_start_lr = _check.rate("warmup_start_lr", warmup_start_lr)
         self.eta_min = _check.rate("eta_min", eta_min)
         self.decay_strategy = _schedule_check.one_of("decay_strategy", decay_strategy, list(DECAYS))
+        self.cycles = _schedule_check.count("cycles", cycles, least=1)
+        self._period = self.warmup_steps + self.stay_steps + self.decay_steps
         super().__init__(base_lr, last_epoch)
 
     @property
     def stage_boundaries(self) -> Sequence[int]:
-        """The epochs at which the rise ends and the fall begins."""
-        return [self.warmup_steps, self.warmup_steps + self.stay_steps]
+        """The epochs at which a rise begins or ends, and those at which a fall begins."""
+        begins = range(0, self.cycles * self._period, self._period)
+        stages = (0, self.warmup_steps, self.warmup_steps + self.stay_steps)
+        return [begin + stage for begin in begins for stage in stages][1:]
 
     def formula(self, epoch: Epochs, base_lrs: BaseLRs, xp: ModuleType) -> LRs:
         """Rise, stay and fall; see :meth:`LRScheduler.formula`."""
+        if self.cycles > 1:
+            cycle = xp.minimum(epoch.astype(int) // self._period, self.cycles - 1)
+            epoch = epoch - cycle * float(self._period)
         peak_ends = self.warmup_steps + self.stay_steps
         rise = progress(epoch, self.warmup_steps, xp)
         fall = progress(epoch - peak_ends, self.decay_steps, xp)
