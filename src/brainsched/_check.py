@@ -177,7 +177,7 @@ def base_rates(name: str, value: Any, named_as: Any = None) -> list[float | jax.
         raise ValueError(f"{name} must have one axis at most, got the shape {value.shape}")
     if isinstance(value, numbers.Real) or (isinstance(value, jax.Array) and value.ndim == 0):
         return [rate(name, value)]
-    entries = sequence(name, value, "numbers, a mapping from names to numbers, or one number")
+    entries = sequence(name, value, "numbers, or one number, or a mapping of names to numbers")
     if not entries:
         raise ValueError(f"{name} must have at least one rate, got an empty sequence")
     return [rate(f"{name}[{i}]", entry) for i, entry in enumerate(entries)]
