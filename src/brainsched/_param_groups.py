@@ -542,6 +542,13 @@ def _check_params(optimizer: OptaxOptimizer, params: Any) -> None:
     taken = {
         key: group for group, entry in enumerate(optimizer.param_groups) for key in entry["params"]
     }
+    try:
+        sorted([*taken, *params])
+    except TypeError as error:
+        raise ValueError(
+            f"the keys of params cannot be sorted among those of the other groups, as JAX must: "
+            f"give all keys one form, as model.states(brainstate.ParamState) does ({error})"
+        ) from error
     nested = [key for key, value in optimizer.param_groups[0]["params"].items() if _is_dict(value)]
     for key, value in params.items():
         if _is_dict(value) or nested:
