@@ -41,6 +41,12 @@ def built(name):
     return brainsched.PiecewiseConstantSchedule(0.25, [3], [[1.0, 0.0, 2.0], [0.5, 1.0, 1.0]])
 
 
+def expect(error, *messages):
+    """Raise ``error`` again unless it is one of those that belong here."""
+    if not any(message in str(error) for message in messages):
+        raise error
+
+
 class Follower:
     """An optimizer, its parameters, and a training step that is compiled early."""
 
@@ -103,7 +109,7 @@ class Links(RuleBasedStateMachine):
         try:
             scheduler.attach_optimizer(follower.optimizer)
         except ValueError as error:
-            assert "its base rate is" in str(error) or "has no rate" in str(error)
+            expect(error, "its base rate is", "has no rate")
             after = (scheduler.optimizer, follower.optimizer.lr, scheduler.base_lrs)
             assert after == before[:3]
         else:
@@ -130,7 +136,7 @@ class Links(RuleBasedStateMachine):
         try:
             follower.add(lr)
         except ValueError as error:
-            assert "its base rate is" in str(error) or "has no rate" in str(error)
+            expect(error, "its base rate is", "has no rate")
             assert len(follower.optimizer.param_groups) == groups
 
     @rule(name=schedulers, compiled=st.booleans())
@@ -183,7 +189,7 @@ class Links(RuleBasedStateMachine):
         try:
             scheduler.load_state_dict(saved)
         except ValueError as error:
-            assert "add the groups to the optimizer first" in str(error)
+            expect(error, "add the groups to the optimizer first")
             assert (scheduler.epoch, scheduler.get_last_lr()) == before
         else:
             assert scheduler.epoch == saved["last_epoch"]
@@ -203,7 +209,7 @@ class Links(RuleBasedStateMachine):
         try:
             follower.optimizer.load_state_dict(self.saved[optimizer])
         except ValueError as error:
-            assert "param groups, but the optimizer has" in str(error)
+            expect(error, "param groups, but the optimizer has")
             assert follower.reported() == before
 
     @rule(
@@ -225,7 +231,7 @@ class Links(RuleBasedStateMachine):
     def copying_an_optimizer_says_what_to_do(self, optimizer, duplicate):
         original = self.followers[optimizer].optimizer
         if isinstance(original.lr, brainsched.LRScheduler):
-            with pytest.raises(TypeError, match="cannot be copied or pickled.*state_dict"):
+            with pytest.raises(TypeError, match=r"cannot be copied or pickled.*state_dict"):
                 duplicate(original)
 
     @rule(optimizer=optimizers)

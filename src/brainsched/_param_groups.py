@@ -44,11 +44,11 @@ class Unwritten:
     """
 
     def __init__(self, state: State) -> None:
-        self._state = state
-        self._value = state.value
+        self._watched = state
+        self._content = state.value
 
     def __bool__(self) -> bool:
-        return self._state.value is self._value
+        return self._watched.value is self._content
 
 
 @jax.tree_util.register_static
