@@ -224,7 +224,7 @@ def _follow(
         )
     if scheduler._attachment is not None:
         scheduler._attachment.end()
-    scheduler.__dict__.update(_attachment=new, _lost=None)
+    scheduler.__dict__.update(_attachment=new, _was_missed=True, _lost=None)
     scheduler._have_groups(*having)
     _upstream.set_scheduler(optimizer, scheduler)
     for group in range(max(1, len(optimizer.param_groups))):
