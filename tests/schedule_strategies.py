@@ -102,7 +102,8 @@ def composed(groups: int) -> st.SearchStrategy:
 
     def of(parts):
         chained = st.builds(brainsched.ChainedScheduler, st.lists(parts, min_size=1, max_size=3))
-        return sequential(parts) | chained
+        stretched = st.builds(brainsched.PerUpdate, parts, st.integers(1, 7), st.booleans())
+        return sequential(parts) | chained | stretched
 
     # A user's function is compiled for each example, even on the host; half a minute a test.
     leaves = st.one_of(*(leaf for name, leaf in single(groups).items() if name != "LambdaLR"))

@@ -47,9 +47,10 @@ class LRScheduler(Node, braintools.optim.LRScheduler):
 
     Parameters
     ----------
-    base_lr : float or sequence of float
-        The rate at multiplier 1, of every param group or one for each. A traced or device array
-        with at most one axis serves too.
+    base_lr : float, sequence of float, or mapping from str to float
+        The rate at multiplier 1, of every param group or one for each, which a mapping also gives
+        a name: ``{'body': 1e-3, 'head': 1e-2}``. A traced or device array with at most one axis
+        serves too.
     last_epoch : int
         The epoch to begin at.
 
@@ -103,7 +104,8 @@ class LRScheduler(Node, braintools.optim.LRScheduler):
                 f"{type(base_lr).__name__}(lr=scheduler)"
             )
         self.base_lr = base_lr
-        self._begin(BaseRates(tuple(_check.base_rates("base_lr", base_lr))), last_epoch)
+        listed = tuple(_check.base_rates("base_lr", base_lr))
+        self._begin(BaseRates(listed, names=_check.group_names("base_lr", base_lr)), last_epoch)
 
     def _begin(self, bases: Bases, last_epoch: int) -> None:
         """Create the States, and evaluate the formula for the first time."""
@@ -179,37 +181,51 @@ class LRScheduler(Node, braintools.optim.LRScheduler):
             epoch = np.asarray(epoch) if len(epoch) else np.zeros(0, epoch_dtype())
         return self._evaluation.rates(_check.real_epoch("epoch", epoch))
 
-    def as_optax(self, group: int = 0, steps_per_epoch: int = 1) -> Callable[[Any], Array]:
+    def as_optax(
+        self,
+        group: int | str = 0,
+        steps_per_epoch: int = 1,
+        *,
+        staircase: bool = False,
+        last_epoch: int | None = None,
+    ) -> Callable[[Any], Array]:
         """Return the rate of one param group as an ``optax.Schedule``, for optax and Flax.
 
-        The position is the count that optax keeps; ``last_epoch`` plays no part. What happens to
-        the scheduler later does not reach the schedule.
+        The position is the count that optax keeps; where the scheduler stands plays no part. What
+        happens to the scheduler later does not reach the schedule.
 
         Parameters
         ----------
-        group : int
-            An entry of ``base_lr``, or a column of a schedule with a column for each group.
+        group : int or str
+            An entry of ``base_lr``, by number or name, or a column of a schedule with a column
+            for each group.
         steps_per_epoch : int
             How many counts make an epoch.
+        staircase : bool
+            Whether the rate stays the same within an epoch, as that of a whole epoch.
+        last_epoch : int, optional
+            The epoch of count 0. Default: the ``last_epoch`` that the scheduler was built with.
 
         Returns
         -------
         callable
             From a count, traced or not, to the scheduled rate at epoch
-            ``count // steps_per_epoch``, positive and in the rate's dtype.
+            ``last_epoch + count / steps_per_epoch``, positive and in the rate's dtype. A count
+            below 0 is one of 0. It can be pickled.
 
         Raises
         ------
         TypeError, ValueError
-            If there is no such group, or ``steps_per_epoch`` is not an integer of at least 1.
+            If there is no such group, or another argument is not as described.
 
         See Also
         --------
         scale_by_scheduler : a rate for each group of parameters.
+        PerUpdate : the same, of updates in the place of epochs, under brainstate.
         """
         from brainsched import _optax  # the bridges stand on the base, which needs none of them
 
-        return _optax.schedule(self, group, steps_per_epoch)
+        return _optax.OptaxSchedule(self, group, steps_per_epoch, staircase, last_epoch)
 
     # Stepping
 
@@ -286,7 +302,6 @@ class LRScheduler(Node, braintools.optim.LRScheduler):
             If optax asks for a rate to go downhill with, which is positive: where the scheduler
             was given as ``optax.sgd(scheduler)``, or to any other part of optax that takes a rate.
         """
-        self._require_tracking("the optimizer's step")
         if _upstream.optax_wants_a_positive_rate():
             raise TypeError(
                 f"optax was given a {type(self).__name__} in the place of a rate, and would go "
@@ -294,6 +309,7 @@ class LRScheduler(Node, braintools.optim.LRScheduler):
                 f"Give optax scheduler.as_optax(), whose position is optax's own count; in an "
                 f"optimizer of braintools, chain optax.scale_by_schedule(scheduler)"
             )
+        self._require_tracking("the optimizer's step")
         return -_param_groups.applied_rate(self)
 
     @property
@@ -322,6 +338,11 @@ class LRScheduler(Node, braintools.optim.LRScheduler):
     def base_lrs(self) -> list[Rate]:
         """The base rate of each param group, and of those that a list ``base_lr`` waits for."""
         return self._bases.first(max(self._n_groups, self._bases.known))
+
+    @property
+    def group_names(self) -> tuple[str, ...]:
+        """The names that a mapping ``base_lr`` gives to the param groups, from the first one on."""
+        return self._bases.names
 
     @property
     def config(self) -> dict[str, Any]:

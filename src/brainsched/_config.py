@@ -61,6 +61,13 @@ class _Repr(reprlib.Repr):
     def repr_FixedList(self, x: Any, level: int) -> str:
         return self.repr_list(x, level)
 
+    def repr_FixedDict(self, x: Any, level: int) -> str:
+        # repr_dict would sort the names, whose order is that of the param groups.
+        shown = [f"{key!r}: {self.repr1(value, level - 1)}" for key, value in x.items()]
+        if len(shown) > self.maxdict:
+            shown[self.maxdict :] = ["..."]
+        return f"{{{', '.join(shown)}}}"
+
     def repr_instance(self, x: Any, level: int) -> str:
         if _classes.get(name_of(type(x))) is type(x):
             return call(x)
@@ -85,7 +92,8 @@ def from_config(config: Mapping[str, Any]) -> "LRScheduler":
     ----------
     config : mapping
         The name of a scheduler class under ``'class'``, and the arguments of its constructor. An
-        argument that is itself such a mapping becomes a scheduler, and a string with a colon,
+        argument that is itself such a mapping becomes a scheduler, one from names to numbers stays
+        one, and a string with a colon,
         ``'module:function'``, the function: its module is imported.
 
     Returns
@@ -136,7 +144,8 @@ def differences(saved: Any, present: Mapping[str, Any]) -> list[str]:
 
 def _built(value: Any) -> Any:
     if isinstance(value, Mapping):
-        return from_config(value)
+        # A group of base rates may be called 'class', too.
+        return from_config(value) if isinstance(value.get("class"), str) else dict(value)
     if isinstance(value, list):
         return [_built(entry) for entry in value]
     if isinstance(value, str) and ":" in value:
@@ -165,6 +174,8 @@ def _plain(name: str, value: Any) -> Any:
         return f"{value.__module__}:{value.__qualname__}"
     if isinstance(value, np.ndarray | np.generic | jax.Array):
         return np.asarray(value).tolist()
+    if isinstance(value, Mapping):
+        return {key: _plain(f"{name}[{key!r}]", entry) for key, entry in value.items()}
     if isinstance(value, Sequence):
         return [_plain(f"{name}[{i}]", entry) for i, entry in enumerate(value)]
     raise TypeError(f"{name} has no form in a config: {value!r}")

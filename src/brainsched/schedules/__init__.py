@@ -9,6 +9,7 @@ from brainsched.schedules.cosine import (
 from brainsched.schedules.cyclic import CyclicLR, OneCycleLR
 from brainsched.schedules.exponential import ExponentialDecayLR, ExponentialLR
 from brainsched.schedules.lambda_lr import LambdaLR
+from brainsched.schedules.per_update import PerUpdate
 from brainsched.schedules.piecewise_constant import PiecewiseConstantSchedule
 from brainsched.schedules.plateau import ReduceLROnPlateau
 from brainsched.schedules.polynomial import LinearLR, PolynomialLR
@@ -28,6 +29,7 @@ __all__ = [
     "LinearLR",
     "MultiStepLR",
     "OneCycleLR",
+    "PerUpdate",
     "PiecewiseConstantSchedule",
     "PolynomialLR",
     "ReduceLROnPlateau",

@@ -119,7 +119,7 @@ class ReduceLROnPlateau(LRScheduler):
         self.cooldown = _schedule_check.count("cooldown", cooldown, least=0)
         self.min_lr = min_lr
         self.eps = _check.number("eps", eps)
-        self._min_lrs = BaseRates(tuple(_check.base_rates("min_lr", min_lr)))
+        self._min_lrs = BaseRates(tuple(_check.base_rates("min_lr", min_lr, base_lr)))
         self._powers = Powers(self.factor)
         self.best = MetricState(math.inf if mode == "min" else -math.inf)
         self.num_bad_epochs = CountState(0)

@@ -1,0 +1,96 @@
+"""A schedule in epochs, for an optimizer that is stepped once an update."""
+
+from collections.abc import Sequence
+from types import ModuleType
+from typing import Any
+
+import jax
+import numpy as np
+
+from brainsched._base import LRScheduler
+from brainsched._types import Epochs, LRs
+from brainsched.schedules import _schedule_check
+from brainsched.schedules.composition import Composition
+
+
+class PerUpdate(Composition):
+    r"""A schedule that is in epochs, stretched to be stepped once an update.
+
+    .. math::
+
+        \eta_n = \eta^\text{part}_{n / s}
+
+    after :math:`n` updates, with :math:`s` = ``steps_per_epoch``. Its own epochs are updates:
+    ``last_epoch``, ``step(epoch)`` and the milestones of a :class:`SequentialLR` around it count
+    them. Smooth parts change at every update, and stages at their boundary: an epoch ``b`` of the
+    part begins with update ``b * steps_per_epoch``.
+
+    Parameters
+    ----------
+    scheduler : LRScheduler
+        The part, in epochs; a composition too. Its position plays no role.
+    steps_per_epoch : int
+        How many updates make an epoch of the part.
+    staircase : bool
+        Hold the rate of the part's last whole epoch until the next begins: :math:`\lfloor n / s
+        \rfloor` in the place of :math:`n / s`.
+    last_epoch : int
+        The update to begin at.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is not as described; the message names it.
+
+    Notes
+    -----
+    The quotient is that of the count and ``steps_per_epoch`` in float64, rounded once.
+
+    Examples
+    --------
+    >>> import brainsched
+    >>> warmup = brainsched.WarmupScheduler(base_lr=1.0, warmup_epochs=2)
+    >>> brainsched.PerUpdate(warmup, steps_per_epoch=4).lr_at(range(10)).ravel().tolist()
+    [0.0, 0.125, 0.25, 0.375, 0.5, 0.625, 0.75, 0.875, 1.0, 1.0]
+    >>> brainsched.PerUpdate(warmup, 4, staircase=True).lr_at(range(10)).ravel().tolist()
+    [0.0, 0.0, 0.0, 0.0, 0.5, 0.5, 0.5, 0.5, 1.0, 1.0]
+    """
+
+    def __init__(
+        self,
+        scheduler: LRScheduler,
+        steps_per_epoch: int,
+        staircase: bool = False,
+        last_epoch: int = 0,
+    ) -> None:
+        self.scheduler = scheduler
+        self.steps_per_epoch = _schedule_check.count("steps_per_epoch", steps_per_epoch, least=1)
+        self.staircase = _schedule_check.flag("staircase", staircase)
+        super().__init__({"scheduler": scheduler}, last_epoch)
+
+    @property
+    def stage_boundaries(self) -> Sequence[int]:
+        """Those of the part, in updates."""
+        return [boundary * self.steps_per_epoch for boundary in self.scheduler.stage_boundaries]
+
+    def formula(self, epoch: Epochs, base_lrs: Any, xp: ModuleType) -> LRs:
+        """Evaluate the part at the quotient; see :meth:`LRScheduler.formula`."""
+        part_epoch = quotient(epoch, self.steps_per_epoch, xp)
+        if self.staircase:
+            part_epoch = xp.floor(part_epoch)
+        (bases,) = base_lrs
+        return self.scheduler.formula(part_epoch, bases, xp)
+
+
+def quotient(epoch: Epochs, divisor: int, xp: ModuleType) -> Epochs:
+    """Return ``epoch / divisor``, rounded once, in compiled code too.
+
+    XLA turns a division by a constant into a product with its reciprocal, which is off in the last
+    place: ``49 * (1 / 49)`` is below 1, and a stage would begin an update late. So in compiled
+    code the divisor is selected by the epoch, and a barrier keeps an epoch that is itself a
+    constant from deciding that too early. Either alone was seen to fail (jax 0.10.2, on a CPU).
+    """
+    if xp is np:
+        return epoch / divisor
+    is_epoch = jax.lax.optimization_barrier(epoch) >= 0
+    return epoch / xp.where(is_epoch, float(divisor), 1.0)
