@@ -29,7 +29,8 @@ def schedulers(draw, name):
 
 
 def test_every_schedule_that_is_a_function_of_the_epoch_is_here():
-    others = {"ReduceLROnPlateau", "SequentialLR", "ChainedScheduler", "PerUpdate"}
+    compositions = {"SequentialLR", "ChainedScheduler", "PerUpdate", "Branch", "Extension"}
+    others = {"ReduceLROnPlateau", *compositions}
     assert {*NAMES, *others} - {"composed"} == set(brainsched.schedules.__all__)
 
 
