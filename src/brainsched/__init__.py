@@ -2,7 +2,7 @@
 
 from brainsched import schedules
 from brainsched._base import LRScheduler
-from brainsched._config import from_config
+from brainsched._from_config import from_config
 from brainsched._optax import scale_by_scheduler
 from brainsched.schedules import *  # noqa: F403  (the classes that it lists)
 from brainsched.schedules.branch import cooldown, rewarm
