@@ -1,20 +1,29 @@
 """The way from a config to a scheduler, whatever read the config from its file."""
 
 import contextlib
+import inspect
+import numbers
 import pkgutil
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from brainsched import _check, _config
 from brainsched._arguments import parameters
+from brainsched._lengths import Lengths, positive
 
 if TYPE_CHECKING:
     from brainsched._base import LRScheduler
+
+# Integers, but not in the unit in which the scheduler is stepped.
+_NO_LENGTHS = ("T_mult", "epochs", "steps_per_epoch")
 
 
 def from_config(
     config: Mapping[str, Any],
     *,
+    epochs: int | None = None,
+    steps_per_epoch: int | None = None,
     functions: Mapping[str, Callable[..., Any]] | None = None,
     import_functions: bool = False,
 ) -> "LRScheduler":
@@ -26,6 +35,14 @@ def from_config(
         The name of a scheduler class under ``'class'``, or ``'type'``, and the arguments of its
         constructor. An argument that is itself such a mapping becomes a scheduler. A
         ``ConfigDict`` of ml_collections and a ``DictConfig`` of OmegaConf are mappings, too.
+    epochs : int, optional
+        How many epochs the run has, for lengths such as ``'0.1run'``.
+    steps_per_epoch : int, optional
+        How many optimizer steps make an epoch. Where it is given, lengths such as ``'5ep'``,
+        ``'300st'`` and ``'0.1run'`` become numbers of steps, rounded to the nearest, for a
+        scheduler that is stepped once an update. Else they become numbers of epochs, which must
+        be whole. The parts of a :class:`PerUpdate`, which brings its own ``steps_per_epoch`` or
+        gets this one, are in epochs.
     functions : mapping from str to callable, optional
         The functions that the config may name, by the names that it has for them.
     import_functions : bool
@@ -40,9 +57,9 @@ def from_config(
     Raises
     ------
     TypeError, ValueError
-        If the class, an argument or a function is unknown, or an argument is refused by the
-        class. For a part of a composition the message begins with its place, as in
-        ``schedulers[1]: ...``.
+        If the class, an argument or a function is unknown, if an argument is refused by the
+        class, or if a length cannot be resolved. For a part of a composition the message begins
+        with its place, as in ``schedulers[1]: ...``.
 
     Examples
     --------
@@ -53,13 +70,20 @@ def from_config(
     ... )
     >>> scheduler.lr_at(10).item()
     0.25
+    >>> plan = {"class": "WSD", "warmup_steps": "0.1run", "stay_steps": "7ep", "decay_steps": "2ep"}
+    >>> scheduler = brainsched.from_config(plan, epochs=10, steps_per_epoch=25)
+    >>> scheduler.warmup_steps, scheduler.stay_steps, scheduler.decay_steps
+    (25, 175, 50)
     >>> halved = {"type": "LambdaLR", "base_lr": 0.5, "lr_lambda": "half"}
     >>> brainsched.from_config(halved, functions={"half": lambda epoch: 0.5}).lr_at(0).item()
     0.25
     """
     if not _is_mapping(config):
         raise TypeError(f"config must be a mapping, got {type(config).__name__}")
-    return _Builder(_callables(functions), import_functions).scheduler("", _as_dict(config))
+    whole = _as_dict(config)
+    steps_per_epoch = positive("steps_per_epoch", steps_per_epoch)
+    lengths = _lengths(whole, positive("epochs", epochs), steps_per_epoch)
+    return _Builder(_callables(functions), import_functions, lengths).scheduler("", whole)
 
 
 class _Builder(NamedTuple):
@@ -67,6 +91,7 @@ class _Builder(NamedTuple):
 
     functions: Mapping[str, Callable[..., Any]]
     import_functions: bool
+    lengths: Lengths
 
     def scheduler(self, place: str, config: Mapping[str, Any]) -> "LRScheduler":
         """Return the scheduler of the config at ``place`` in the whole: '' is the whole."""
@@ -85,25 +110,37 @@ class _Builder(NamedTuple):
                     raise ValueError(
                         f"{name} has no argument {argument!r}; it has {', '.join(accepted)}"
                     )
+        of_parts = self
+        if cls._parts_are_in_epochs:
+            if self.lengths.steps_per_epoch is not None:
+                arguments.setdefault("steps_per_epoch", self.lengths.steps_per_epoch)
+            of_parts = self._replace(lengths=self.lengths._replace(in_steps=False))
         prefix = f"{place}." if place else ""
-        built = {
-            argument: self.argument(f"{prefix}{argument}", value)
-            for argument, value in arguments.items()
-        }
+        built = {}
+        for argument, value in arguments.items():
+            is_length = _is_length(cls, argument)
+            builder = self if is_length else of_parts
+            built[argument] = builder.argument(f"{prefix}{argument}", value, is_length)
         with _naming(place):
             return cls(**built)
 
-    def argument(self, place: str, value: Any) -> Any:
-        """Return an argument as the constructor takes it."""
+    def argument(self, place: str, value: Any, is_length: bool) -> Any:
+        """Return an argument as the constructor takes it; it may be a length, or a list of them."""
         if _is_mapping(value):
             config = _as_dict(value)
             if _class_key(config) is not None:
                 return self.scheduler(place, config)
-            return {key: self.argument(f"{place}[{key!r}]", v) for key, v in config.items()}
+            return {
+                key: self.argument(f"{place}[{key!r}]", entry, is_length)
+                for key, entry in config.items()
+            }
         if isinstance(value, str):
-            return self.text(place, value)
+            length = self.lengths.resolved(place, value) if is_length else None
+            return self.text(place, value) if length is None else length
         if isinstance(value, Sequence):
-            entries = [self.argument(f"{place}[{i}]", entry) for i, entry in enumerate(value)]
+            entries = [
+                self.argument(f"{place}[{i}]", entry, is_length) for i, entry in enumerate(value)
+            ]
             return tuple(entries) if isinstance(value, tuple) else entries
         return value
 
@@ -140,6 +177,55 @@ def _naming(place: str) -> Iterator[None]:
             raise
         kind = TypeError if isinstance(error, TypeError) else ValueError
         raise kind(f"{place}: {error}") from error
+
+
+def _is_length(cls: "type[LRScheduler]", argument: str) -> bool:
+    """Whether an argument counts in the unit in which the scheduler is stepped.
+
+    An integer does, or integers, by the annotation of the argument; a rate or a factor does not.
+    """
+    annotation = inspect.signature(cls).parameters[argument].annotation
+    is_integer = annotation is inspect.Parameter.empty or re.search(
+        r"\bint\b", inspect.formatannotation(annotation)
+    )
+    return bool(is_integer) and argument not in _NO_LENGTHS
+
+
+def _lengths(config: Any, epochs: int | None, steps_per_epoch: int | None) -> Lengths:
+    """Return what the lengths of a config are resolved with.
+
+    They are in steps where the scheduler is stepped once an update: as the caller says, by giving
+    ``steps_per_epoch``, or as a :class:`PerUpdate` in the config does.
+    """
+    found = set(_steps_per_epoch(config))
+    for number in found:
+        if steps_per_epoch not in (None, number):
+            raise ValueError(
+                f"steps_per_epoch must be that of the PerUpdate in the config, {number}, "
+                f"got {steps_per_epoch}"
+            )
+    if steps_per_epoch is None and len(found) == 1:
+        (steps_per_epoch,) = found
+    return Lengths(epochs, steps_per_epoch, steps_per_epoch is not None or bool(found))
+
+
+def _steps_per_epoch(config: Any) -> Iterator[int]:
+    """Yield ``steps_per_epoch`` of each part of a config that says that it is stepped per update.
+
+    As long as it is a number: what it must be is for the class to say.
+    """
+    if _is_mapping(config):
+        entries = _as_dict(config)
+        cls = _config.classes().get(str(entries.get(_class_key(entries) or "class")))
+        if cls is not None and cls._parts_are_in_epochs:
+            number = entries.get("steps_per_epoch")
+            if isinstance(number, numbers.Integral):
+                yield int(number)
+        for value in entries.values():
+            yield from _steps_per_epoch(value)
+    elif isinstance(config, Sequence) and not isinstance(config, str | bytes):
+        for value in config:
+            yield from _steps_per_epoch(value)
 
 
 def _class_key(config: Mapping[str, Any]) -> str | None:

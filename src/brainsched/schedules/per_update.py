@@ -54,6 +54,8 @@ class PerUpdate(Composition):
     [0.0, 0.0, 0.0, 0.0, 0.5, 0.5, 0.5, 0.5, 1.0, 1.0]
     """
 
+    _parts_are_in_epochs = True
+
     def __init__(
         self,
         scheduler: LRScheduler,
