@@ -143,12 +143,12 @@ class CosineAnnealingWarmRestarts(LRScheduler):
     @property
     def T_cur(self) -> "DerivedCount":
         """The number of epochs since the last restart, as an int; it is no counter."""
-        return DerivedCount(self._cycle(np.float64(self.epoch), np)[0])
+        return DerivedCount(self._cycle(np.asarray(self.epoch, np.float64), np)[0])
 
     @property
     def T_i(self) -> "DerivedCount":
         """The number of epochs that the present cycle lasts, as an int."""
-        return DerivedCount(self._cycle(np.float64(self.epoch), np)[1])
+        return DerivedCount(self._cycle(np.asarray(self.epoch, np.float64), np)[1])
 
     def _cycle(self, epoch: Any, xp: ModuleType) -> tuple[Any, Any]:
         """Return the time since the last restart, and the length of the cycle."""
