@@ -94,6 +94,10 @@ class LRScheduler(Node, braintools.optim.LRScheduler):
     # The States that a step depends on besides last_epoch, and the one that the formula is of.
     _memory: tuple[str, ...] = ()
     _position_name = "last_epoch"
+    # The schedule that this one follows up to some epoch, so that its checkpoints load here.
+    _trunk: "LRScheduler | None" = None
+    # Whether it is stepped once an update, and its parts are in epochs.
+    _parts_are_in_epochs = False
 
     def __init__(self, base_lr: Rates = 1e-3, last_epoch: int = 0) -> None:
         if isinstance(base_lr, braintools.optim.Optimizer):

@@ -1,7 +1,9 @@
-"""A scheduler's arguments as plain JSON types, and the way back from them."""
+"""A scheduler's arguments as plain JSON types, and whether two such configs say the same.
+
+The way back is :mod:`brainsched._from_config`.
+"""
 
 import math
-import pkgutil
 import reprlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -19,7 +21,7 @@ _listeners: "list[Callable[[type[LRScheduler]], None]]" = []
 
 
 def register(cls: "type[LRScheduler]") -> None:
-    """Let :func:`from_config` find a scheduler class by its name.
+    """Let ``from_config`` find a scheduler class by its name.
 
     A class of that name takes the place of an earlier one, as when a notebook's cell is run again.
     """
@@ -38,6 +40,11 @@ def name_of(cls: "type[LRScheduler]") -> str:
 
 def _is_ours(cls: "type[LRScheduler]") -> bool:
     return cls.__module__.startswith("brainsched.")
+
+
+def classes() -> "Mapping[str, type[LRScheduler]]":
+    """Return the classes that a config may name."""
+    return _classes
 
 
 def for_every_class(listener: "Callable[[type[LRScheduler]], None]") -> None:
@@ -85,53 +92,6 @@ def call(scheduler: "LRScheduler", **replaced: str) -> str:
     return f"{type(scheduler).__name__}({', '.join(arguments)})"
 
 
-def from_config(config: Mapping[str, Any]) -> "LRScheduler":
-    """Build a scheduler from its ``config``, as from a YAML or a JSON file.
-
-    Parameters
-    ----------
-    config : mapping
-        The name of a scheduler class under ``'class'``, and the arguments of its constructor. An
-        argument that is itself such a mapping becomes a scheduler, one from names to numbers stays
-        one, and a string with a colon,
-        ``'module:function'``, the function: its module is imported.
-
-    Returns
-    -------
-    LRScheduler
-        A new scheduler, at the ``last_epoch`` of the config: 0 where it says nothing.
-
-    Raises
-    ------
-    TypeError, ValueError
-        If the class, an argument or a function is unknown, or an argument is refused by the
-        class.
-
-    Examples
-    --------
-    >>> import brainsched
-    >>> scheduler = brainsched.from_config(
-    ...     {"class": "PiecewiseConstantSchedule", "base_lr": 0.5,
-    ...      "boundaries": [10], "values": [1.0, 0.5]}
-    ... )
-    >>> scheduler.lr_at(10).item()
-    0.25
-    """
-    if not isinstance(config, Mapping):
-        raise TypeError(f"config must be a mapping, got {type(config).__name__}")
-    arguments = dict(config)
-    name = arguments.pop("class", None)
-    if name not in _classes:
-        known = ", ".join(sorted(_classes))
-        raise ValueError(f"config['class'] must be one of {known}; got {name!r}")
-    cls = _classes[name]
-    accepted = parameters(cls)
-    for argument in arguments:
-        if argument not in accepted:
-            raise ValueError(f"{name} has no argument {argument!r}; it has {', '.join(accepted)}")
-    return cls(**{argument: _built(value) for argument, value in arguments.items()})
-
-
 def differences(saved: Any, present: Mapping[str, Any]) -> list[str]:
     """Return the names of the arguments that differ; where to begin is not one of them."""
     names = [*present, *(name for name in saved if name not in present)]
@@ -140,27 +100,6 @@ def differences(saved: Any, present: Mapping[str, Any]) -> list[str]:
         for name in names
         if name != "last_epoch" and not _same(saved.get(name), present.get(name))
     ]
-
-
-def _built(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        # A group of base rates may be called 'class', too.
-        return from_config(value) if isinstance(value.get("class"), str) else dict(value)
-    if isinstance(value, list):
-        return [_built(entry) for entry in value]
-    if isinstance(value, str) and ":" in value:
-        return _function(value)
-    return value
-
-
-def _function(name: str) -> Any:
-    try:
-        return pkgutil.resolve_name(name)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise ValueError(
-            f"config has the function {name!r}, which cannot be imported: from_config finds "
-            f"functions that are defined at the top of a module; give others to the class itself"
-        ) from error
 
 
 def _plain(name: str, value: Any) -> Any:
