@@ -216,6 +216,12 @@ class WarmupCosineSchedule(LRScheduler):
     TypeError, ValueError
         If an argument is not as described; the message names it.
 
+    Notes
+    -----
+    With a ``warmup_start_lr`` of 0, its default in braintools too, a schedule that is stepped once
+    an epoch trains its whole first epoch at rate 0. Step it once an update, give it a
+    ``warmup_start_lr``, or count its epochs in updates with ``brainsched.PerUpdate``.
+
     Examples
     --------
     >>> import brainsched

@@ -35,6 +35,12 @@ class WarmupScheduler(LRScheduler):
     TypeError, ValueError
         If an argument is not as described; the message names it.
 
+    Notes
+    -----
+    With a ``warmup_start_lr`` of 0, its default in braintools too, a schedule that is stepped once
+    an epoch trains its whole first epoch at rate 0. Step it once an update, give it a
+    ``warmup_start_lr``, or count its epochs in updates with ``brainsched.PerUpdate``.
+
     Examples
     --------
     >>> import brainsched
@@ -98,6 +104,12 @@ class WSD(LRScheduler):
     ------
     TypeError, ValueError
         If an argument is not as described; the message names it.
+
+    Notes
+    -----
+    With a ``warmup_start_lr`` of 0, its default in braintools too, a schedule that is stepped once
+    an epoch trains its whole first epoch at rate 0. Step it once an update, give it a
+    ``warmup_start_lr``, or count its epochs in updates with ``brainsched.PerUpdate``.
 
     Examples
     --------
