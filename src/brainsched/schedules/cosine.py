@@ -207,7 +207,9 @@ class WarmupCosineSchedule(LRScheduler):
     total_steps : int
         The epoch at which the rate reaches ``eta_min``: :math:`T`, above :math:`W`.
     warmup_start_lr, eta_min : float
-        The first rate, and the last, of every param group.
+        The first rate, and the last, of every param group. Stepped once an epoch, a first rate of
+        0 trains the whole first epoch at 0: step it once an update, give another rate, or count
+        in updates with ``brainsched.PerUpdate``.
     last_epoch : int
         The epoch to begin at.
 
@@ -215,12 +217,6 @@ class WarmupCosineSchedule(LRScheduler):
     ------
     TypeError, ValueError
         If an argument is not as described; the message names it.
-
-    Notes
-    -----
-    With a ``warmup_start_lr`` of 0, its default in braintools too, a schedule that is stepped once
-    an epoch trains its whole first epoch at rate 0. Step it once an update, give it a
-    ``warmup_start_lr``, or count its epochs in updates with ``brainsched.PerUpdate``.
 
     Examples
     --------
