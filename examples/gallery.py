@@ -17,6 +17,7 @@ EPOCHS = 100
 # Each with a base rate of 1, over 100 epochs
 SCHEDULES = [
     bs.PiecewiseConstantSchedule(1.0, [30, 60, 80], [1.0, 0.5, 0.2, 0.05]),
+    bs.PiecewiseLinearSchedule(1.0, [0, 20, 60, 90], [0.1, 1.0, 0.3, 0.0]),
     bs.StepLR(1.0, step_size=20, gamma=0.5),
     bs.MultiStepLR(1.0, milestones=[40, 70], gamma=0.3),
     bs.ConstantLR(1.0, factor=0.4, total_iters=30),
@@ -24,11 +25,15 @@ SCHEDULES = [
     bs.PolynomialLR(1.0, total_iters=90, power=2.0),
     bs.ExponentialLR(1.0, gamma=0.96),
     bs.ExponentialDecayLR(1.0, decay_steps=20, decay_rate=0.5, transition_begin=20, end_value=0.2),
+    bs.InverseTimeDecayLR(1.0, decay_steps=15),
+    bs.InverseSqrtLR(1.0, warmup_steps=15),
     bs.CosineAnnealingLR(1.0, T_max=90, eta_min=0.05),
     bs.CosineAnnealingWarmRestarts(1.0, T_0=15, T_mult=2),
+    bs.CosineAnnealingWarmRestarts(1.0, T_0=20, decay=0.7),
     bs.WarmupScheduler(1.0, warmup_epochs=30),
     bs.WarmupCosineSchedule(1.0, warmup_steps=15, total_steps=95),
     bs.WSD(1.0, warmup_steps=15, stay_steps=50, decay_steps=30, decay_strategy="sqrt"),
+    bs.WSD(1.0, warmup_steps=5, stay_steps=20, decay_steps=15, cycles=2),
     bs.CyclicLR(0.2, max_lr=1.0, step_size_up=12, mode="triangular2"),
     bs.OneCycleLR(1.0, total_steps=100),
     bs.LambdaLR(1.0, lr_lambda=lambda epoch: 1 / jnp.sqrt(1 + epoch / 5)),
@@ -61,10 +66,14 @@ def draw(out: pathlib.Path) -> None:
     """Draw all schedules into one picture."""
     matplotlib.use("agg")
     fig, axes = plt.subplots(
-        6, 4, figsize=(13, 14.4), sharex=True, sharey=True, layout="constrained"
+        7, 4, figsize=(13, 16.8), sharex=True, sharey=True, layout="constrained"
     )
     for ax, scheduler in zip(axes.flat, SCHEDULES, strict=False):
         scheduler.plot(EPOCHS, ax=ax)
+        for name, usual in (("decay", 1.0), ("cycles", 1)):
+            value = getattr(scheduler, name, usual)
+            if value != usual:
+                ax.text(EPOCHS, 0.95, f"{name}={value}", ha="right", color="0.5", fontsize=8)
         ax.set_yscale("linear")  # one scale for all, to compare
     draw_plateau(axes.flat[len(SCHEDULES)])
     for ax in axes.flat:

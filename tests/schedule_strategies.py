@@ -1,6 +1,8 @@
 """Hypothesis strategies for every schedule, alone and composed, of any number of param groups."""
 
 import jax.numpy as jnp
+import numpy as np
+from hypothesis import assume
 from hypothesis import strategies as st
 
 import brainsched
@@ -35,7 +37,19 @@ def piecewise(draw, groups):
     one = st.floats(0.0, 2.0)
     row = one if draw(st.booleans()) else st.lists(one, min_size=groups, max_size=groups)
     values = draw(st.lists(row, min_size=len(boundaries) + 1, max_size=len(boundaries) + 1))
-    return brainsched.PiecewiseConstantSchedule(draw(base_lrs(groups)), boundaries, values)
+    base_lr = draw(base_lrs(groups))
+    # Rates that seem to be given twice are warned of.
+    assume(np.float32(np.max(values)) != np.float32(max(base_lr)))
+    return brainsched.PiecewiseConstantSchedule(base_lr, boundaries, values)
+
+
+@st.composite
+def piecewise_linear(draw, groups):
+    boundaries = draw(epochs.filter(bool))
+    one = st.floats(0.0, 2.0)
+    entry = one if draw(st.booleans()) else st.lists(one, min_size=groups, max_size=groups)
+    values = draw(st.lists(entry, min_size=len(boundaries), max_size=len(boundaries)))
+    return brainsched.PiecewiseLinearSchedule(draw(base_lrs(groups)), boundaries, values)
 
 
 @st.composite
@@ -70,7 +84,16 @@ def single(groups: int) -> dict[str, st.SearchStrategy]:
         "ExponentialLR": (base, factors),
         "ExponentialDecayLR": (base, counts, st.floats(0.1, 1.5), counts, st.booleans()),
         "CosineAnnealingLR": (base, counts, rates),
-        "CosineAnnealingWarmRestarts": (base, counts, st.integers(1, 3), rates),
+        "CosineAnnealingWarmRestarts": (
+            base,
+            counts,
+            st.integers(1, 3),
+            rates,
+            st.just(0),
+            factors,
+        ),
+        "InverseSqrtLR": (base, counts_or_none, st.none() | counts, rates),
+        "InverseTimeDecayLR": (base, counts, st.floats(0.0, 2.0), st.booleans()),
         "PolynomialLR": (base, counts, st.floats(0.1, 3.0)),
         "LinearLR": (base, factors, factors, counts_or_none),
         "ConstantLR": (base, factors, counts_or_none),
@@ -79,13 +102,14 @@ def single(groups: int) -> dict[str, st.SearchStrategy]:
         "LambdaLR": (base, functions | st.lists(functions, min_size=groups, max_size=groups)),
         "WSD": (
             *(base, counts_or_none, counts_or_none, counts, rates, rates),
-            strategies,
+            *(strategies, st.just(0), st.integers(1, 3)),
         ),
     }
     built = {name: st.builds(getattr(brainsched, name), *args) for name, args in arguments.items()}
     return {
         **built,
         "PiecewiseConstantSchedule": piecewise(groups),
+        "PiecewiseLinearSchedule": piecewise_linear(groups),
         "WarmupCosineSchedule": warmup_cosine(groups),
         "CyclicLR": cyclic(groups),
     }

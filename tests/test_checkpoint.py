@@ -150,6 +150,58 @@ def test_where_to_begin_is_no_change_of_the_schedule():
     assert restored.epoch == 4
 
 
+class BeforeLR(brainsched.LRScheduler):
+    """A schedule as an earlier version had it, without the arguments that it has now."""
+
+    def formula(self, epoch, base_lrs, xp):
+        return base_lrs * 0.5**epoch
+
+
+class NowLR(brainsched.LRScheduler):
+    def __init__(self, base_lr=0.5, last_epoch=0, power=1, weights=(1.0, 1.0), shape=None):
+        self.power, self.weights, self.shape = power, weights, shape
+        super().__init__(base_lr, last_epoch)
+
+    def formula(self, epoch, base_lrs, xp):
+        return base_lrs * 0.5 ** (self.power * epoch)
+
+
+def saved_before():
+    scheduler = BeforeLR(0.5)
+    scheduler.step(3)
+    state = scheduler.state_dict()
+    state["config"]["class"] = "NowLR"
+    return state
+
+
+def test_an_argument_that_a_checkpoint_is_older_than_had_its_default():
+    restored = NowLR(0.5)
+    restored.load_state_dict(saved_before())
+    assert restored.epoch == 3
+    assert restored.get_last_lr() == [0.0625]
+
+
+@pytest.mark.parametrize(
+    ("given", "named"),
+    [({"power": 2}, "power"), ({"weights": [1.0, 2.0]}, "weights"), ({"shape": "cos"}, "shape")],
+)
+def test_an_argument_that_a_checkpoint_is_older_than_is_named_where_it_is_given(given, named):
+    with pytest.warns(UserWarning, match=f"schedule: {named} changed"):
+        NowLR(0.5, **given).load_state_dict(saved_before())
+
+
+def test_an_argument_that_a_checkpoint_is_older_than_may_be_that_of_a_part():
+    def composed(**given):
+        return brainsched.SequentialLR([NowLR(0.5, **given), NowLR(0.5)], [4])
+
+    state = composed().state_dict()
+    for part in state["config"]["schedulers"]:
+        part.pop("power")
+    composed().load_state_dict(state)
+    with pytest.warns(UserWarning, match="schedulers changed"):
+        composed(power=2).load_state_dict(state)
+
+
 def test_the_same_numbers_in_another_container_are_no_change():
     restored = PiecewiseConstantSchedule(0.1, np.array([3, 5]), (1, 0.1, 0.01))
     restored.load_state_dict(at(4).state_dict())

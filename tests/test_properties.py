@@ -15,6 +15,9 @@ from hypothesis import strategies as st
 import brainsched
 from schedule_strategies import MOST, composed, single
 
+# As compositions of anything do.
+pytestmark = pytest.mark.filterwarnings(r"ignore:schedulers\[\d+\] warms up for")
+
 NAMES = [*single(1), "composed"]
 LIFE = 3 * MOST
 

@@ -213,8 +213,8 @@ def boundaries(name: str, value: Any) -> np.ndarray:
     return np.asarray(result, epoch_dtype())
 
 
-def table(name: str, value: Any, rows: int) -> Array:
-    """Return one multiplier for each of ``rows`` phases, or a row of them, one a param group.
+def table(name: str, value: Any, boundaries: int, *, more: int) -> Array:
+    """Return so many multipliers more than there are boundaries, or rows with one a param group.
 
     Returns
     -------
@@ -225,21 +225,22 @@ def table(name: str, value: Any, rows: int) -> Array:
         if value.ndim not in (1, 2):
             raise ValueError(f"{name} must have one or two axes, got the shape {value.shape}")
         result: Array = real_array(name, value)
-        _count(name, len(result), rows)
+        _count(name, len(result), boundaries, more)
     else:
         entries = sequence(name, value, "numbers, or of rows of numbers")
-        _count(name, len(entries), rows)
+        _count(name, len(entries), boundaries, more)
         result = _rows(name, entries)
     if result.ndim == 2 and result.shape[1] == 0:
         raise ValueError(f"{name} must have a column for each param group, got empty rows")
     return result
 
 
-def _count(name: str, found: int, expected: int) -> None:
-    if found != expected:
+def _count(name: str, found: int, boundaries: int, more: int) -> None:
+    if found != boundaries + more:
+        relation = "one entry more than" if more else "as many entries as"
         raise ValueError(
-            f"{name} must have one entry more than there are boundaries: "
-            f"{expected} for {expected - 1} boundaries, got {found}"
+            f"{name} must have {relation} there are boundaries: "
+            f"{boundaries + more} for {boundaries} boundaries, got {found}"
         )
 
 

@@ -3,6 +3,7 @@
 The way back is :mod:`brainsched._from_config`.
 """
 
+import inspect
 import math
 import reprlib
 from collections.abc import Callable, Mapping, Sequence
@@ -93,13 +94,30 @@ def call(scheduler: "LRScheduler", **replaced: str) -> str:
 
 
 def differences(saved: Any, present: Mapping[str, Any]) -> list[str]:
-    """Return the names of the arguments that differ; where to begin is not one of them."""
+    """Return the names of the arguments that differ; where to begin is not one of them.
+
+    An argument that ``saved`` lacks, because the class had no such argument when it was saved, had
+    the value that is its default now.
+    """
+    missing = [name for name in present if name not in saved]
+    saved = {**saved, **_defaults(present.get("class", ""), missing)}
     names = [*present, *(name for name in saved if name not in present)]
     return [
         name
         for name in names
         if name != "last_epoch" and not _same(saved.get(name), present.get(name))
     ]
+
+
+def _defaults(name: str, arguments: Sequence[str]) -> dict[str, Any]:
+    """Return the defaults, where they have any, of arguments of the class of this name."""
+    cls = _classes.get(name)
+    found = {} if cls is None else inspect.signature(cls).parameters
+    return {
+        argument: _plain(argument, found[argument].default)
+        for argument in arguments
+        if argument in found and found[argument].default is not inspect.Parameter.empty
+    }
 
 
 def _plain(name: str, value: Any) -> Any:

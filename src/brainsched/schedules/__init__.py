@@ -10,9 +10,11 @@ from brainsched.schedules.cosine import (
 from brainsched.schedules.cyclic import CyclicLR, OneCycleLR
 from brainsched.schedules.exponential import ExponentialDecayLR, ExponentialLR
 from brainsched.schedules.extension import Extension
+from brainsched.schedules.inverse import InverseSqrtLR, InverseTimeDecayLR
 from brainsched.schedules.lambda_lr import LambdaLR
 from brainsched.schedules.per_update import PerUpdate
 from brainsched.schedules.piecewise_constant import PiecewiseConstantSchedule
+from brainsched.schedules.piecewise_linear import PiecewiseLinearSchedule
 from brainsched.schedules.plateau import ReduceLROnPlateau
 from brainsched.schedules.polynomial import LinearLR, PolynomialLR
 from brainsched.schedules.steps import ConstantLR, MultiStepLR, StepLR
@@ -29,12 +31,15 @@ __all__ = [
     "ExponentialDecayLR",
     "ExponentialLR",
     "Extension",
+    "InverseSqrtLR",
+    "InverseTimeDecayLR",
     "LambdaLR",
     "LinearLR",
     "MultiStepLR",
     "OneCycleLR",
     "PerUpdate",
     "PiecewiseConstantSchedule",
+    "PiecewiseLinearSchedule",
     "PolynomialLR",
     "ReduceLROnPlateau",
     "SequentialLR",
