@@ -213,7 +213,7 @@ def test_a_forgotten_call_of_the_bases_constructor_is_named():
             return base_lrs
 
     scheduler = ForgottenLR()
-    uses = [scheduler.step, scheduler.get_lr, scheduler.get_last_lr, scheduler.__repr__]
+    uses: list[Any] = [scheduler.step, scheduler.get_lr, scheduler.get_last_lr, scheduler.__repr__]
     for use in uses:
         with pytest.raises(AttributeError, match=r"this ForgottenLR was not built.*end with super"):
             use()
