@@ -15,9 +15,10 @@ import numpy as np
 
 if TYPE_CHECKING:
     from brainsched._base import LRScheduler
+    from brainsched._schedule import Schedule
 
 
-def parameters(cls: "type[LRScheduler]") -> tuple[str, ...]:
+def parameters(cls: "type[Schedule]") -> tuple[str, ...]:
     """Return the names of the constructor's parameters.
 
     Raises
@@ -112,7 +113,7 @@ def parts(scheduler: "LRScheduler") -> "Iterator[LRScheduler]":
             yield from parts(value)
 
 
-def numbers(scheduler: "LRScheduler") -> Iterator[Any]:
+def numbers(scheduler: "Schedule") -> Iterator[Any]:
     """Yield all that the formula is calculated from: numbers, arrays and functions."""
     names = [name for name in parameters(type(scheduler)) if name != "last_epoch"]
     stack = [getattr(scheduler, name) for name in names]

@@ -16,6 +16,7 @@ from brainsched._arguments import parameters
 
 if TYPE_CHECKING:
     from brainsched._base import LRScheduler
+    from brainsched._schedule import Schedule
 
 _classes: dict[str, "type[LRScheduler]"] = {}
 _listeners: "list[Callable[[type[LRScheduler]], None]]" = []
@@ -31,7 +32,7 @@ def register(cls: "type[LRScheduler]") -> None:
         listener(cls)
 
 
-def name_of(cls: "type[LRScheduler]") -> str:
+def name_of(cls: "type[Schedule]") -> str:
     """Return the name of a class in a config: with its module, where ours has the name already."""
     own = _classes.get(cls.__name__)
     if own is None or own is cls or not _is_ours(own) or _is_ours(cls):
@@ -39,7 +40,7 @@ def name_of(cls: "type[LRScheduler]") -> str:
     return f"{cls.__module__}.{cls.__qualname__}"
 
 
-def _is_ours(cls: "type[LRScheduler]") -> bool:
+def _is_ours(cls: "type[Schedule]") -> bool:
     return cls.__module__.startswith("brainsched.")
 
 
@@ -55,7 +56,7 @@ def for_every_class(listener: "Callable[[type[LRScheduler]], None]") -> None:
         listener(cls)
 
 
-def config(scheduler: "LRScheduler") -> dict[str, Any]:
+def config(scheduler: "Schedule") -> dict[str, Any]:
     """Return the class and the constructor's arguments of ``scheduler``, in JSON types."""
     arguments = {name: getattr(scheduler, name) for name in parameters(type(scheduler))}
     arguments["last_epoch"] = scheduler._first_epoch
