@@ -10,7 +10,7 @@ from brainsched._value_schedule import ValueSchedule
 from brainsched.schedules import *  # noqa: F403  (the classes that it lists)
 from brainsched.schedules.branch import cooldown, rewarm
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = [
     "LRScheduler",
