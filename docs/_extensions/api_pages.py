@@ -65,7 +65,7 @@ def page(title: str, body: str, module: str = "brainsched") -> str:
 def class_page(cls: type, name: str, example: str) -> str:
     """Return the page of a schedule."""
     body = (
-        f".. autoclass:: {name}\n   :members:\n   :exclude-members: {OF_THE_BASE}\n\n{example}\n"
+        f"{example}\n.. autoclass:: {name}\n   :members:\n   :exclude-members: {OF_THE_BASE}\n\n"
         f"What every schedule has, ``lr_at``, ``step``, ``plot``, ``as_optax`` and more, is on the "
         f"page of :class:`LRScheduler`.\n"
     )
@@ -75,17 +75,18 @@ def class_page(cls: type, name: str, example: str) -> str:
 def example_of(name: str, call: str, rows: str, remark: str) -> str:
     """Return the picture and the table of one call."""
     return (
-        f".. rubric:: In numbers\n\n.. code-block:: python\n\n   {call}\n\n"
+        f".. code-block:: python\n\n   {call}\n\n"
         f".. image:: {name}.svg\n   :alt: {name}: {remark}\n\n{rows}\n"
     )
 
 
-def table(first: str, second: str, rows: "list[tuple[Any, Any]]") -> str:
-    """Return a table that lies on its side: a column for each row given."""
-    lines = [f".. list-table::\n   :stub-columns: 1\n   :class: rates\n"]
-    for title, index in ((first, 0), (second, 1)):
-        lines.append(f"   * - {title}\n" + "\n".join(f"     - {row[index]}" for row in rows))
-    return "\n".join(lines) + "\n"
+def table(columns: "dict[str, list[str]]") -> str:
+    """Return a table that lies on its side, with a title before each row of numbers."""
+    rows = "".join(
+        f"   * - {title}\n" + "".join(f"     - {number}\n" for number in numbers)
+        for title, numbers in columns.items()
+    )
+    return f".. list-table::\n   :stub-columns: 1\n\n{rows}"
 
 
 def save(ax: Any, path: Path) -> None:
@@ -100,7 +101,7 @@ def schedule_example(name: str, schedule: Any, call: str, folder: Path) -> str:
     """Draw and tabulate a schedule that is a function of the epoch."""
     save(schedule.plot(EPOCHS), folder / f"{name}.svg")
     rates = np.asarray(schedule.lr_at(SHOWN))[:, 0]
-    rows = table("epoch", "rate", [(t, f"{r:.4g}") for t, r in zip(SHOWN, rates, strict=True)])
+    rows = table({"epoch": [*map(str, SHOWN)], "rate": [f"{rate:.4g}" for rate in rates]})
     return example_of(name, call, rows, f"the rate over {EPOCHS} epochs")
 
 
@@ -118,9 +119,11 @@ def plateau_example(gallery: Any, folder: Path) -> str:
         if isinstance(node, ast.Call) and ast.unparse(node.func) == "bs.ReduceLROnPlateau"
     )
     rows = table(
-        "loss → rate",
-        "",
-        [(f"{losses[t]:.3g}", f"{rates[t]:.4g}") for t in SHOWN],
+        {
+            "epoch": [*map(str, SHOWN)],
+            "loss": [f"{losses[t]:.3g}" for t in SHOWN],
+            "rate": [f"{rates[t]:.4g}" for t in SHOWN],
+        }
     )
     call = call.replace("bs.", "brainsched.")
     return example_of("ReduceLROnPlateau", call, rows, "the rate falls where the loss stalls")
