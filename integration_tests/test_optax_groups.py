@@ -109,7 +109,12 @@ def test_a_field_that_is_called_value_keeps_its_name():
 def test_variables_of_nnx_are_parameters_whatever_they_hold():
     params = {"a": nnx.Param(jnp.ones(2)), "b": nnx.Param({"value": jnp.ones(2)})}
     seen = []
-    tx = scale_by_scheduler(constant(0.5), lambda path: seen.append(path) or 0)
+
+    def group(path):
+        seen.append(path)
+        return 0
+
+    tx = scale_by_scheduler(constant(0.5), group)
     updates, _ = tx.update(params, tx.init(params))
     assert seen == ["a", "b", "a", "b"]
     assert isinstance(updates["b"], nnx.Param)

@@ -3,6 +3,7 @@
 import copy
 import json
 import pickle
+from typing import Any
 
 import brainstate
 import braintools
@@ -68,10 +69,11 @@ def test_the_mapping_is_a_copy_and_fixed():
     scheduler = StepLR(given)
     given["head"] = 9.0
     assert scheduler.base_lr == NAMED
+    fixed: Any = scheduler.base_lr
     for change in (
-        lambda: scheduler.base_lr.update(head=9.0),
-        lambda: scheduler.base_lr.pop("head"),
-        lambda: scheduler.base_lr.__setitem__("head", 9.0),
+        lambda: fixed.update(head=9.0),
+        lambda: fixed.pop("head"),
+        lambda: fixed.__setitem__("head", 9.0),
     ):
         with pytest.raises(TypeError, match="an argument of a scheduler, and fixed"):
             change()

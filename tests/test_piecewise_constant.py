@@ -198,7 +198,7 @@ def test_from_rates_trains_at_the_rates_themselves():
 def test_from_rates_takes_a_column_for_each_group():
     rates = [[0.1, 0.2], [0.01, 0.02]]
     scheduler = PiecewiseConstantSchedule.from_rates([30], np.array(rates))
-    np.testing.assert_array_equal(scheduler.lr_at([0, 30]), np.float32(rates))
+    np.testing.assert_array_equal(scheduler.lr_at([0, 30]), np.array(rates, np.float32))
     swept = jax.vmap(lambda r: PiecewiseConstantSchedule.from_rates([30], r).lr_at(30)[0])
     assert swept(jnp.array([[1.0, 0.5], [1.0, 0.25]])).tolist() == [0.5, 0.25]
 

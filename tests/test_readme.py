@@ -1,46 +1,64 @@
-"""The README's Python code runs from top to bottom, and prints what its comments say."""
+"""The Python code of the README and of each guide runs, and prints what its comments say."""
 
+import ast
 import re
+import tokenize
 from pathlib import Path
 
 import jax.numpy as jnp
 import optax
+import pytest
 
 import brainsched
 
-README = Path(__file__).parents[1] / "README.md"
+ROOT = Path(__file__).parents[1]
+README = ROOT / "README.md"
+PAGES = [README, *sorted((ROOT / "docs" / "guides").glob("*.md"))]
+BLOCK = re.compile(r"^```python\n(.*?)^```", re.DOTALL | re.MULTILINE)
 
 
-def test_readme_code_runs_and_prints_what_it_says(tmp_path, monkeypatch, capsys):
+def blocks_of(page: Path) -> list[str]:
+    """Return the code blocks, each at its line; one marked ``python no-run`` is not among them."""
+    text = page.read_text()
+    return ["\n" * text[: m.start(1)].count("\n") + m[1] for m in BLOCK.finditer(text)]
+
+
+def prints(statement: ast.stmt) -> bool:
+    calls = [node for node in ast.walk(statement) if isinstance(node, ast.Call)]
+    defined = isinstance(statement, ast.FunctionDef | ast.ClassDef)
+    return not defined and any(ast.unparse(call.func) == "print" for call in calls)
+
+
+def stated_output(block: str) -> list[str]:
+    """Return what a block says that it prints: the comments just below a statement that prints."""
+    lines = block.splitlines()
+    result = []
+    for statement in ast.parse(block).body:
+        number = statement.end_lineno
+        while prints(statement) and number < len(lines) and lines[number].startswith("# "):
+            result.append(lines[number].removeprefix("# "))
+            number += 1
+    return result
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_code_runs_from_top_to_bottom_and_prints_what_it_says(page, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    blocks = re.findall(r"^```python\n(.*?)^```", README.read_text(), re.DOTALL | re.MULTILINE)
-    assert len(blocks) > 10
+    namespace: dict[str, object] = {"__name__": page.stem}
     expected = []
-    namespace: dict[str, object] = {"__name__": "readme"}
-    for block in blocks:
-        exec(compile(block, str(README), "exec"), namespace)
-        expected += re.findall(r"^print\(.*\n# (.*)$", block, re.MULTILINE)
-    printed = capsys.readouterr().out.splitlines()
-    assert printed == expected
-    assert (tmp_path / "rates.jsonl").read_text() == '{"epoch": 0, "lr": [0.019999999552965164]}\n'
+    for block in blocks_of(page):
+        exec(compile(block, str(page), "exec"), namespace)
+        expected += stated_output(block)
+    assert capsys.readouterr().out.splitlines() == expected
 
 
-def test_the_table_of_boundaries_says_what_ours_and_the_others_do():
-    """PyTorch and Keras are not installed: their rows are what their documentation defines."""
-    rows = re.findall(r"^\| (optax|PyTorch|Keras) \|(.*)\|(.*)\|(.*)\|$", README.read_text(), re.M)
-    stated = {name: eval(f"[{rates.replace('*', '')}]") for name, _, rates, _ in rows}
-    assert stated == {
-        "optax": [float(optax.piecewise_constant_schedule(1.0, {3: 0.5})(t)) for t in (2, 3, 4)],
-        "PyTorch": [1.0 if t < 3 else 0.5 for t in (2, 3, 4)],
-        "Keras": [1.0 if t <= 3 else 0.5 for t in (2, 3, 4)],
-    }
-    for name, _, _, ours in rows:
-        scheduler = eval(ours.strip(" `"), vars(brainsched))
-        assert scheduler.lr_at([2, 3, 4])[:, 0].tolist() == stated[name]
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_pages_have_code_and_every_block_of_it_is_run_or_marked(page):
+    fences = re.findall(r"^```(.*)$", page.read_text(), re.MULTILINE)[::2]
+    assert {fence for fence in fences if "python" in fence} <= {"python", "python no-run"}
+    assert blocks_of(page)
 
 
-def test_factors_of_optax_multiply_up_and_values_are_relative_to_the_base_rate():
-    theirs = optax.piecewise_constant_schedule(0.1, {30: 0.1, 60: 0.1})
-    ours = brainsched.PiecewiseConstantSchedule(0.1, [30, 60], [1.0, 0.1, 0.01]).as_optax()
-    for count in (0, 29, 30, 59, 60, 90):
-        assert jnp.allclose(theirs(count), ours(count), rtol=1e-6, atol=0)
+def test_a_block_that_prints_something_else_is_noticed():
+    block = 'print("a",\n      "b")\n# a b\nfor i in range(2):\n    print(i)\n# 0\n# 1\n\n# why\n'
+    assert stated_output(block) == ["a b", "0", "1"]

@@ -37,7 +37,7 @@ def changes(
     saved: np.ndarray, scheduler: LRScheduler, groups: int, steps_per_epoch: int, staircase: bool
 ) -> list[str]:
     """Return what differs from a fingerprint that was saved: names, with numbers where known."""
-    found = []
+    found: list[str] = []
     entries = _entries(scheduler, groups, steps_per_epoch, staircase)
     for (name, number), before in zip(entries, saved.tolist(), strict=False):
         now = float(np.float32(number))

@@ -4,6 +4,7 @@ A composition is a pure function of the epoch, as its parts are. It evaluates th
 does not step them, and where they stand, or what optimizer they have, plays no part.
 """
 
+import inspect
 import itertools
 from collections.abc import Mapping, Sequence
 from types import ModuleType
@@ -17,6 +18,20 @@ from brainsched._base import LRScheduler
 from brainsched._base_rates import JointBaseRates
 from brainsched._evaluation import Bases
 from brainsched._types import Array, Epochs, LRs, largest_epoch
+from brainsched.schedules import _schedule_check
+from brainsched.schedules.cosine import WarmupCosineSchedule
+from brainsched.schedules.inverse import InverseSqrtLR
+from brainsched.schedules.polynomial import LinearLR
+from brainsched.schedules.warmup import WSD, WarmupScheduler
+
+# The argument that says how long a schedule rises.
+WARM_UPS = {
+    WarmupScheduler: "warmup_epochs",
+    WarmupCosineSchedule: "warmup_steps",
+    WSD: "warmup_steps",
+    InverseSqrtLR: "warmup_steps",
+    LinearLR: "total_iters",
+}
 
 
 class Composition(LRScheduler):
@@ -109,6 +124,9 @@ class SequentialLR(Composition):
     The rate of a part that is not active is neither applied nor differentiated: it is evaluated
     at the nearest epoch of its own span. A param group that is added later joins every part.
 
+    A warning names a warm-up that is longer than its span, and neighbours whose base rates differ
+    by a factor of 10 or more where one of them was not given, and is its default.
+
     Examples
     --------
     >>> import brainsched
@@ -142,6 +160,34 @@ class SequentialLR(Composition):
         self._spans = list(itertools.pairwise([0, *starts, largest_epoch() + 1]))
         self.schedulers = parts
         super().__init__(_numbered(parts), last_epoch)
+        self._warn_of_warm_ups_cut_short()
+        self._warn_of_default_rates()
+
+    def _warn_of_warm_ups_cut_short(self) -> None:
+        for i, (part, (start, end)) in enumerate(zip(self.schedulers, self._spans, strict=True)):
+            name = WARM_UPS.get(type(part))
+            falls = isinstance(part, LinearLR) and part.start_factor >= part.end_factor
+            if name is None or falls or getattr(part, name) <= end - start:
+                continue
+            _schedule_check.warn(
+                f"schedulers[{i}] warms up for {name}={getattr(part, name)} epochs, but "
+                f"milestones[{i}]={end} ends it after {end - start}: it does not reach its base "
+                f"rate. Give it as many epochs as it warms up for"
+            )
+
+    def _warn_of_default_rates(self) -> None:
+        for i, parts in enumerate(itertools.pairwise(self.schedulers)):
+            rates = [part._bases.listed[0] for part in parts]
+            given = [_base_rate_is_given(part) for part in parts]
+            if all(given) or any(isinstance(rate, jax.Array) for rate in rates) or 0 in rates:
+                continue
+            if max(rates) >= 10 * min(rates):
+                left = given.index(False)
+                _schedule_check.warn(
+                    f"schedulers[{i + left}] was not given a base rate, and has its default of "
+                    f"{rates[left]:g}, next to {rates[1 - left]:g} of schedulers[{i + 1 - left}]: "
+                    f"give it the base rate that you mean, {rates[left]:g} if it is that"
+                )
 
     @property
     def stage_boundaries(self) -> Sequence[int]:
@@ -163,6 +209,15 @@ class SequentialLR(Composition):
             since = xp.minimum(xp.maximum(epoch - start, 0.0), last)
             rates = xp.where(epoch >= start, part.formula(since, bases, xp), rates)
         return rates
+
+
+def _base_rate_is_given(part: LRScheduler) -> bool:
+    """Whether a part was built with a base rate, and not with its default; see the comment."""
+    if isinstance(part, Composition):
+        return True  # it has none of its own
+    default = next(iter(inspect.signature(type(part)).parameters.values())).default
+    # The very object, since an equal number that was given is one that was meant.
+    return part.base_lr is not default
 
 
 class ChainedScheduler(Composition):

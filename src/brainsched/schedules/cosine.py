@@ -154,12 +154,12 @@ class CosineAnnealingWarmRestarts(LRScheduler):
     @property
     def T_cur(self) -> "DerivedCount":
         """The number of epochs since the last restart, as an int; it is no counter."""
-        return DerivedCount(self._cycle(np.float64(self.epoch), np)[1])
+        return DerivedCount(self._cycle(np.asarray(self.epoch, np.float64), np)[1])
 
     @property
     def T_i(self) -> "DerivedCount":
         """The number of epochs that the present cycle lasts, as an int."""
-        return DerivedCount(self._cycle(np.float64(self.epoch), np)[2])
+        return DerivedCount(self._cycle(np.asarray(self.epoch, np.float64), np)[2])
 
     def _cycle(self, epoch: Any, xp: ModuleType) -> tuple[Any, Any, Any]:
         """Return which cycle it is, the time since its restart, and its length."""
@@ -207,7 +207,9 @@ class WarmupCosineSchedule(LRScheduler):
     total_steps : int
         The epoch at which the rate reaches ``eta_min``: :math:`T`, above :math:`W`.
     warmup_start_lr, eta_min : float
-        The first rate, and the last, of every param group.
+        The first rate, and the last, of every param group. Stepped once an epoch, a first rate of
+        0 trains the whole first epoch at 0: step it once an update, give another rate, or count
+        in updates with ``brainsched.PerUpdate``.
     last_epoch : int
         The epoch to begin at.
 

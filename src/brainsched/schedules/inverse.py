@@ -34,7 +34,8 @@ class InverseSqrtLR(LRScheduler):
         How long after :math:`W` the rate is :math:`1 / \sqrt{2}` of its highest: :math:`\tau`.
         Default: ``warmup_steps``, or 10,000 without a warm-up.
     warmup_start_lr : float
-        The first rate, of every param group; 0 as in :class:`WarmupScheduler`.
+        The first rate, of every param group. With 0, stepped once an epoch, the first epoch trains
+        at rate 0: see :class:`WarmupScheduler`.
     last_epoch : int
         The epoch to begin at.
 

@@ -4,12 +4,10 @@ from collections.abc import Sequence
 from types import ModuleType
 from typing import Any
 
-import jax
-import numpy as np
-
 from brainsched._base import LRScheduler
 from brainsched._types import Epochs, LRs
 from brainsched.schedules import _schedule_check
+from brainsched.schedules._quotient import quotient
 from brainsched.schedules.composition import Composition
 
 
@@ -56,6 +54,8 @@ class PerUpdate(Composition):
     [0.0, 0.0, 0.0, 0.0, 0.5, 0.5, 0.5, 0.5, 1.0, 1.0]
     """
 
+    _parts_are_in_epochs = True
+
     def __init__(
         self,
         scheduler: LRScheduler,
@@ -80,17 +80,3 @@ class PerUpdate(Composition):
             part_epoch = xp.floor(part_epoch)
         (bases,) = base_lrs
         return self.scheduler.formula(part_epoch, bases, xp)
-
-
-def quotient(epoch: Epochs, divisor: int, xp: ModuleType) -> Epochs:
-    """Return ``epoch / divisor``, rounded once, in compiled code too.
-
-    XLA turns a division by a constant into a product with its reciprocal, which is off in the last
-    place: ``49 * (1 / 49)`` is below 1, and a stage would begin an update late. So in compiled
-    code the divisor is selected by the epoch, and a barrier keeps an epoch that is itself a
-    constant from deciding that too early. Either alone was seen to fail (jax 0.10.2, on a CPU).
-    """
-    if xp is np:
-        return epoch / divisor
-    is_epoch = jax.lax.optimization_barrier(epoch) >= 0
-    return epoch / xp.where(is_epoch, float(divisor), 1.0)

@@ -110,8 +110,8 @@ class PiecewiseConstantSchedule(LRScheduler):
         Examples
         --------
         >>> import brainsched
-        >>> scheduler = brainsched.PiecewiseConstantSchedule.from_rates([30, 60], [0.5, 0.25, 0.125])
-        >>> scheduler.lr_at([29, 30, 60]).ravel().tolist()
+        >>> schedule = brainsched.PiecewiseConstantSchedule.from_rates([30, 60], [0.5, 0.25, 0.125])
+        >>> schedule.lr_at([29, 30, 60]).ravel().tolist()
         [0.5, 0.25, 0.125]
         """
         table = _check.table(

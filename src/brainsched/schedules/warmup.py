@@ -35,6 +35,12 @@ class WarmupScheduler(LRScheduler):
     TypeError, ValueError
         If an argument is not as described; the message names it.
 
+    Notes
+    -----
+    With a ``warmup_start_lr`` of 0, its default in braintools too, a schedule that is stepped once
+    an epoch trains its whole first epoch at rate 0. Step it once an update, give it a
+    ``warmup_start_lr``, or count its epochs in updates with ``brainsched.PerUpdate``.
+
     Examples
     --------
     >>> import brainsched
@@ -84,7 +90,9 @@ class WSD(LRScheduler):
         How many epochs, or updates, the rate rises, stays and falls: :math:`W`, :math:`S` and
         :math:`D`. Only a decay must last 1 at least.
     warmup_start_lr, eta_min : float
-        The first rate, and the last, of every param group.
+        The first rate, and the last, of every param group. Stepped once an epoch, a first rate of
+        0 trains the whole first epoch at 0: step it once an update, give another rate, or count
+        in updates with ``brainsched.PerUpdate``.
     decay_strategy : {'linear', 'cos', 'sqrt'}
         How the rate falls: with a share :math:`x` of the decay behind it, the base rate has the
         weight :math:`1 - x`, :math:`\frac{1}{2} (1 + \cos \pi x)` or :math:`1 - \sqrt{x}`, and

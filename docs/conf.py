@@ -1,0 +1,44 @@
+"""The documentation site: ``python -m sphinx -W --keep-going -n docs site`` builds it, offline."""
+
+import sys
+from pathlib import Path
+
+import brainsched
+
+sys.path.insert(0, str(Path(__file__).parent / "_extensions"))
+
+project = "brainsched"
+author = "The brainsched authors"
+copyright = author
+version = release = brainsched.__version__
+
+extensions = [
+    "sphinx.ext.autodoc",
+    "numpydoc",
+    "myst_parser",
+    "mathml",
+    "api_pages",
+]
+
+html_theme = "furo"
+html_title = f"brainsched {version}"
+html_static_path = ["_static"]
+html_css_files = ["site.css"]
+html_math_renderer = "mathml"
+html_copy_source = False
+
+autodoc_typehints = "none"  # the docstrings have them, in words
+autodoc_member_order = "bysource"
+autodoc_preserve_defaults = True
+numpydoc_show_class_members = False
+default_role = None
+
+myst_enable_extensions = ["dollarmath", "colon_fence", "deflist"]
+myst_fence_as_directive = ["math"]  # as GitHub has it
+myst_heading_anchors = 3
+
+# What our classes stand on has no index that could be read offline.
+nitpick_ignore_regex = [
+    (r"py:.*", r"(brainstate|braintools|jax|jaxtyping|optax|matplotlib|numpy|collections)\..*"),
+    (r"py:.*", r"fnmatch"),
+]
