@@ -94,8 +94,10 @@ def main():
     codes = codes[: -held_out.size]
 
     model = Transformer(len(characters), nnx.Rngs(SEED))
-    rates, groups = brainsched.layerwise_decay(PEAK_RATE, LAYER_DECAY, LAYERS)
-    schedule = brainsched.WarmupCosineSchedule(rates, warmup_steps=1, total_steps=arguments.epochs)
+    base_lr, groups = brainsched.layerwise_decay(PEAK_RATE, LAYER_DECAY, LAYERS)
+    schedule = brainsched.WarmupCosineSchedule(
+        base_lr, warmup_steps=1, total_steps=arguments.epochs
+    )
     optimizer = nnx.Optimizer(
         model,
         optax.chain(

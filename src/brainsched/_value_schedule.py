@@ -1,7 +1,6 @@
 """Quantities that follow a schedule and are no rate: of either sign, and stepped by nobody."""
 
 import dataclasses
-import math
 import numbers
 from typing import Any
 
@@ -117,6 +116,6 @@ def _number(name: str, value: Any) -> float | jax.Array:
     value = _check.unwrap(value)
     if isinstance(value, bool | np.bool_) or not isinstance(value, numbers.Real):
         raise TypeError(f"{name} must be a number, got {_check.shown(value)}")
-    if not math.isfinite(value):
-        raise ValueError(f"{name} must be finite, got {value!r}")
+    if not abs(value) <= _check.LARGEST_RATE:  # nor is NaN
+        raise ValueError(f"{name} must be a finite float32, got {value!r}")
     return float(value)
