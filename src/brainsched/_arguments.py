@@ -5,6 +5,7 @@ change: the arguments are copied when the scheduler is built, and cannot be assi
 place after that. So they are also what a checkpoint records and what rebuilds the scheduler.
 """
 
+import contextlib
 import inspect
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -130,18 +131,31 @@ def refuse(scheduler: "LRScheduler", name: str) -> NoReturn:
     raise AttributeError(f"{cls}.{name} cannot be assigned: {why}")
 
 
-def missing(scheduler: "LRScheduler", name: str) -> AttributeError:
-    """Return the error for an attribute that a scheduler does not have."""
-    cls = type(scheduler).__name__
-    attributes = scheduler.__dict__
-    if "last_epoch" not in attributes and name in ("last_epoch", "_current_lrs", "_evaluation"):
-        return AttributeError(
-            f"this {cls} was not built: its __init__ must end with "
+class NotBuilt:
+    """What a scheduler has in the place of an attribute that only its base's constructor sets."""
+
+    def __get__(self, scheduler: "LRScheduler | None", cls: type) -> Any:
+        if scheduler is None:
+            return self
+        raise AttributeError(
+            f"this {cls.__name__} was not built: its __init__ must end with "
             f"super().__init__(base_lr, last_epoch)"
         )
-    if "_is_built" not in attributes and not name.startswith("__"):
-        return AttributeError(
-            f"{cls} has no attribute {name!r} when its formula is evaluated for the first time, by "
-            f"super().__init__: set self.{name} before that call, which comes last"
-        )
-    return AttributeError(f"{cls} has no attribute {name!r}")
+
+
+@contextlib.contextmanager
+def set_before_the_base(scheduler: "LRScheduler") -> Iterator[None]:
+    """Let an AttributeError about ``scheduler`` say that its base's constructor comes last.
+
+    (``__getattr__`` would say so, too, and make every other attribute slower to look up.)
+    """
+    try:
+        yield
+    except AttributeError as error:
+        if error.obj is not scheduler:
+            raise
+        raise AttributeError(
+            f"{type(scheduler).__name__} has no attribute {error.name!r} when its formula is "
+            f"evaluated for the first time, by super().__init__: set self.{error.name} before "
+            f"that call, which comes last"
+        ) from error

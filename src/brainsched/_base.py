@@ -80,11 +80,13 @@ class LRScheduler(Node, braintools.optim.LRScheduler):
     """
 
     max_groups: int | None = None
+    last_epoch: Any = _arguments.NotBuilt()
+    _current_lrs: Any = _arguments.NotBuilt()
     __signature__: inspect.Signature
 
     # What links it to the optimizer that it drives, if it does.
     _attachment: "_param_groups.Attachment | None" = None
-    # Whether the question was asked, at its first step, if an optimizer should follow it.
+    # Whether an optimizer follows it, or it was asked once if one should.
     _was_missed = False
     # How it lost the optimizer that it drove, if it did.
     _lost: str | None = None
@@ -109,7 +111,8 @@ class LRScheduler(Node, braintools.optim.LRScheduler):
         self.last_epoch = EpochState(self._first_epoch)
         self._current_lrs = RatesState([])
         _arguments.fix(self)
-        self._have_groups(*self._with_groups(len(bases.listed), bases, []))
+        with _arguments.set_before_the_base(self):
+            self._have_groups(*self._with_groups(len(bases.listed), bases, []))
         self._is_built = True
 
     def __init_subclass__(cls) -> None:
@@ -128,9 +131,6 @@ class LRScheduler(Node, braintools.optim.LRScheduler):
             self.step(value)
         else:
             _arguments.refuse(self, name)
-
-    def __getattr__(self, name: str) -> Any:
-        raise _arguments.missing(self, name)
 
     # The schedule
 
@@ -229,7 +229,7 @@ class LRScheduler(Node, braintools.optim.LRScheduler):
             If called under a plain JAX transformation, which does not track States.
         """
         self._require_tracking("step()")
-        if self._attachment is None and not self._was_missed:
+        if not self._was_missed:
             _param_groups.warn_if_missed(self)
         if epoch is None:
             (now,), rates = self._evaluation(advance, self.last_epoch.value)

@@ -44,11 +44,11 @@ class Unwritten:
     """
 
     def __init__(self, state: State) -> None:
-        self._state = state
-        self._value = state.value
+        self._watched = state
+        self._content = state.value
 
     def __bool__(self) -> bool:
-        return self._state.value is self._value
+        return self._watched.value is self._content
 
 
 @jax.tree_util.register_static
@@ -224,7 +224,7 @@ def _follow(
         )
     if scheduler._attachment is not None:
         scheduler._attachment.end()
-    scheduler.__dict__.update(_attachment=new, _lost=None)
+    scheduler.__dict__.update(_attachment=new, _was_missed=True, _lost=None)
     scheduler._have_groups(*having)
     _upstream.set_scheduler(optimizer, scheduler)
     for group in range(max(1, len(optimizer.param_groups))):
@@ -542,6 +542,13 @@ def _check_params(optimizer: OptaxOptimizer, params: Any) -> None:
     taken = {
         key: group for group, entry in enumerate(optimizer.param_groups) for key in entry["params"]
     }
+    try:
+        sorted([*taken, *params])
+    except TypeError as error:
+        raise ValueError(
+            f"the keys of params cannot be sorted among those of the other groups, as JAX must: "
+            f"give all keys one form, as model.states(brainstate.ParamState) does ({error})"
+        ) from error
     nested = [key for key, value in optimizer.param_groups[0]["params"].items() if _is_dict(value)]
     for key, value in params.items():
         if _is_dict(value) or nested:

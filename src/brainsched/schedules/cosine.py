@@ -154,12 +154,12 @@ class CosineAnnealingWarmRestarts(LRScheduler):
     @property
     def T_cur(self) -> "DerivedCount":
         """The number of epochs since the last restart, as an int; it is no counter."""
-        return DerivedCount(self._cycle(np.float64(self.epoch), np)[1])
+        return DerivedCount(self._cycle(np.asarray(self.epoch, np.float64), np)[1])
 
     @property
     def T_i(self) -> "DerivedCount":
         """The number of epochs that the present cycle lasts, as an int."""
-        return DerivedCount(self._cycle(np.float64(self.epoch), np)[2])
+        return DerivedCount(self._cycle(np.asarray(self.epoch, np.float64), np)[2])
 
     def _cycle(self, epoch: Any, xp: ModuleType) -> tuple[Any, Any, Any]:
         """Return which cycle it is, the time since its restart, and its length."""
