@@ -39,6 +39,9 @@ SCHEDULES = [
     bs.LambdaLR(1.0, lr_lambda=lambda epoch: 1 / jnp.sqrt(1 + epoch / 5)),
     bs.SequentialLR([bs.WarmupScheduler(1.0, 20), bs.CosineAnnealingLR(1.0, 75)], [20]),
     bs.ChainedScheduler([bs.CyclicLR(0.5, 1.0, step_size_up=6), bs.ExponentialLR(1.0, 0.98)]),
+    bs.PerUpdate(bs.WarmupCosineSchedule(1.0, 2, 10), steps_per_epoch=10),
+    bs.Branch(bs.WSD(1.0, 10, 500, 100), at=60, length=35, end_lr=0.05, strategy="cos"),
+    bs.Extension(bs.CosineAnnealingLR(1.0, T_max=60), at=40, end=60, new_end=95),
 ]
 
 
@@ -62,7 +65,9 @@ def draw_plateau(ax: plt.Axes) -> None:
 def draw(out: pathlib.Path) -> None:
     """Draw all schedules into one picture."""
     matplotlib.use("agg")
-    fig, axes = plt.subplots(6, 4, figsize=(13, 14), sharex=True, sharey=True, layout="constrained")
+    fig, axes = plt.subplots(
+        7, 4, figsize=(13, 16.8), sharex=True, sharey=True, layout="constrained"
+    )
     for ax, scheduler in zip(axes.flat, SCHEDULES, strict=False):
         scheduler.plot(EPOCHS, ax=ax)
         for name, usual in (("decay", 1.0), ("cycles", 1)):
@@ -74,6 +79,10 @@ def draw(out: pathlib.Path) -> None:
     for ax in axes.flat:
         ax.set(xlabel="", ylabel="", ylim=(0, 1.05), xlim=(0, EPOCHS))
         ax.spines[["top", "right"]].set_visible(False)
+    for ax in axes.flat[len(SCHEDULES) + 1 :]:
+        ax.axis("off")
+    for ax in axes.flat[len(SCHEDULES) - 3 : len(SCHEDULES) + 1]:  # the lowest of each column
+        ax.tick_params(labelbottom=True)
     fig.supxlabel("epoch")
     fig.supylabel("learning rate")
     out.parent.mkdir(parents=True, exist_ok=True)

@@ -13,6 +13,7 @@ rates = st.one_of(st.just(0.0), st.floats(1e-6, 10.0))
 counts = st.integers(1, MOST)
 counts_or_none = st.integers(0, MOST)
 factors = st.floats(0.01, 1.0)
+strategies = st.sampled_from(["linear", "cos", "sqrt"])
 epochs = st.lists(st.integers(0, MOST), max_size=5, unique=True).map(sorted)
 
 
@@ -101,7 +102,7 @@ def single(groups: int) -> dict[str, st.SearchStrategy]:
         "LambdaLR": (base, functions | st.lists(functions, min_size=groups, max_size=groups)),
         "WSD": (
             *(base, counts_or_none, counts_or_none, counts, rates, rates),
-            *(st.sampled_from(["linear", "cos", "sqrt"]), st.just(0), st.integers(1, 3)),
+            *(strategies, st.just(0), st.integers(1, 3)),
         ),
     }
     built = {name: st.builds(getattr(brainsched, name), *args) for name, args in arguments.items()}
@@ -121,12 +122,22 @@ def sequential(draw, parts):
     return brainsched.SequentialLR(schedulers, milestones)
 
 
+@st.composite
+def extended(draw, parts):
+    at = draw(counts_or_none)
+    return brainsched.Extension(draw(parts), at, at + draw(counts), at + draw(counts))
+
+
 def composed(groups: int) -> st.SearchStrategy:
     """Return a strategy for compositions of compositions."""
 
     def of(parts):
         chained = st.builds(brainsched.ChainedScheduler, st.lists(parts, min_size=1, max_size=3))
-        return sequential(parts) | chained
+        stretched = st.builds(brainsched.PerUpdate, parts, st.integers(1, 7), st.booleans())
+        branched = st.builds(
+            brainsched.Branch, parts, counts_or_none, counts, st.none() | rates, strategies
+        )
+        return sequential(parts) | chained | stretched | branched | extended(parts)
 
     # A user's function is compiled for each example, even on the host; half a minute a test.
     leaves = st.one_of(*(leaf for name, leaf in single(groups).items() if name != "LambdaLR"))

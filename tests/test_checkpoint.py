@@ -132,6 +132,18 @@ def test_a_changed_schedule_warns_with_its_names_and_holds_from_there(changed, n
     assert restored.get_last_lr() == [np.float32(rate)]
 
 
+def test_the_warning_of_a_changed_schedule_shows_each_groups_rate_before_and_after():
+    scheduler = PiecewiseConstantSchedule([0.1, 0.2], [3], [1.0, 0.1])
+    scheduler.step(4)
+    changed = PiecewiseConstantSchedule([0.1, 0.2], [3], [1.0, 0.5])
+    with pytest.warns(UserWarning, match=r"group 0: 0\.01 -> 0\.05, group 1: 0\.02 -> 0\.1$"):
+        changed.load_state_dict(scheduler.state_dict())
+    scheduler.current_lrs.value = [0.7, 0.02]
+    by_hand = r"group 0: 0\.7 \(by hand; scheduled was 0\.01\) -> 0\.05, group 1: 0\.02 -> 0\.1$"
+    with pytest.warns(UserWarning, match=by_hand):
+        changed.load_state_dict(as_python(scheduler.state_dict()))
+
+
 def test_where_to_begin_is_no_change_of_the_schedule():
     restored = PiecewiseConstantSchedule(**STAGES, last_epoch=1)
     restored.load_state_dict(at(4).state_dict())
@@ -350,12 +362,8 @@ def test_a_schedule_with_a_function_is_saved_by_the_functions_name():
     assert restored.get_last_lr() == [0.0625]
     with pytest.warns(UserWarning, match="lr_lambda changed"):
         brainsched.LambdaLR(0.5, lambda epoch: 1.0).load_state_dict(state)
-    rebuilt = brainsched.from_config(state["config"])
+    rebuilt = brainsched.from_config(state["config"], import_functions=True)
     assert rebuilt.lr_at(3).item() == 0.0625
-    local = brainsched.LambdaLR(0.5, lambda epoch: 1.0).config
-    for unknown in (local, {**local, "lr_lambda": "no_such_module:halving"}):
-        with pytest.raises(ValueError, match=r"the function '.*', which cannot be imported"):
-            brainsched.from_config(unknown)
 
 
 def test_signature_is_the_constructors():

@@ -7,7 +7,7 @@ place after that. So they are also what a checkpoint records and what rebuilds t
 
 import contextlib
 import inspect
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import jax
@@ -15,9 +15,10 @@ import numpy as np
 
 if TYPE_CHECKING:
     from brainsched._base import LRScheduler
+    from brainsched._schedule import Schedule
 
 
-def parameters(cls: "type[LRScheduler]") -> tuple[str, ...]:
+def parameters(cls: "type[Schedule]") -> tuple[str, ...]:
     """Return the names of the constructor's parameters.
 
     Raises
@@ -53,10 +54,25 @@ class FixedList(list[Any]):
         return type(self), (list(self),)  # without it, pickle and copy would append to it
 
 
+class FixedDict(dict[str, Any]):
+    """A dict that cannot be changed: an argument as the user gave it, in its order."""
+
+    def _refuse(self, *args: Any, **kwargs: Any) -> NoReturn:
+        raise TypeError("this dict is an argument of a scheduler, and fixed: build a new scheduler")
+
+    __setitem__ = __delitem__ = __ior__ = _refuse
+    pop = popitem = clear = update = setdefault = _refuse
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (dict(self),)  # without it, pickle and copy would assign its entries
+
+
 def fixed(value: Any) -> Any:
     """Return a copy of an argument that cannot be changed in place."""
     if isinstance(value, list):
         return FixedList(map(fixed, value))
+    if isinstance(value, Mapping):
+        return FixedDict({name: fixed(entry) for name, entry in value.items()})
     if type(value) is tuple:
         return tuple(map(fixed, value))
     if isinstance(value, np.ndarray):
@@ -97,15 +113,16 @@ def parts(scheduler: "LRScheduler") -> "Iterator[LRScheduler]":
             yield from parts(value)
 
 
-def numbers(scheduler: "LRScheduler") -> Iterator[Any]:
+def numbers(scheduler: "Schedule") -> Iterator[Any]:
     """Yield all that the formula is calculated from: numbers, arrays and functions."""
     names = [name for name in parameters(type(scheduler)) if name != "last_epoch"]
-    is_list = lambda value: isinstance(value, FixedList)  # noqa: E731  (which JAX takes for a leaf)
     stack = [getattr(scheduler, name) for name in names]
     while stack:
         leaf = stack.pop()
-        if is_list(leaf):
+        if isinstance(leaf, FixedList):  # which JAX takes for a leaf
             stack.extend(leaf)
+        elif isinstance(leaf, FixedDict):
+            stack.extend(leaf.values())
         elif hasattr(leaf, "formula"):
             yield from numbers(leaf)
         else:

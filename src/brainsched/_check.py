@@ -8,7 +8,7 @@ or only after waiting for the device.
 import itertools
 import math
 import numbers
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -138,14 +138,46 @@ def sequence(name: str, value: Any, of: str) -> list[Any]:
     raise TypeError(f"{name} must be a sequence of {of}, got {shown(value)}")
 
 
-def base_rates(name: str, value: Any) -> list[float | jax.Array]:
-    """Return the base rates: one number, or a sequence with an entry for each param group."""
+def group_names(name: str, value: Any) -> tuple[str, ...]:
+    """Return the names that a mapping of base rates gives to the param groups, in its order."""
+    if not isinstance(value, Mapping):
+        return ()
+    for key in value:
+        if not isinstance(key, str):
+            raise TypeError(f"{name} must have the names of param groups as keys, got {shown(key)}")
+        if not key or key.isdecimal():
+            raise ValueError(
+                f"{name} must have names as keys that are no numbers, which count the groups, "
+                f"got {key!r}"
+            )
+    return tuple(value)
+
+
+def base_rates(name: str, value: Any, named_as: Any = None) -> list[float | jax.Array]:
+    """Return the base rates: one number, a sequence with an entry for each group, or a mapping.
+
+    The order is that of a mapping's entries. ``named_as`` is the ``base_lr`` whose names, in its
+    order, a mapping must have.
+    """
+    if isinstance(value, Mapping):
+        names = group_names(name, value)
+        if named_as is not None:
+            expected = group_names("base_lr", named_as)
+            if set(names) != set(expected):
+                raise ValueError(
+                    f"{name} must have the names that base_lr gives to the param groups, "
+                    f"{list(expected)}, got {list(names)}"
+                )
+            names = expected
+        if not names:
+            raise ValueError(f"{name} must have at least one rate, got an empty mapping")
+        return [rate(f"{name}[{key!r}]", value[key]) for key in names]
     value = unwrap(value)
     if isinstance(value, jax.Array) and value.ndim > 1:
         raise ValueError(f"{name} must have one axis at most, got the shape {value.shape}")
     if isinstance(value, numbers.Real) or (isinstance(value, jax.Array) and value.ndim == 0):
         return [rate(name, value)]
-    entries = sequence(name, value, "numbers, or one number")
+    entries = sequence(name, value, "numbers, or one number, or a mapping of names to numbers")
     if not entries:
         raise ValueError(f"{name} must have at least one rate, got an empty sequence")
     return [rate(f"{name}[{i}]", entry) for i, entry in enumerate(entries)]

@@ -6,7 +6,7 @@ does not step them, and where they stand, or what optimizer they have, plays no 
 
 import inspect
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from types import ModuleType
 from typing import Any
 
@@ -16,6 +16,7 @@ import numpy as np
 from brainsched import _check
 from brainsched._base import LRScheduler
 from brainsched._base_rates import JointBaseRates
+from brainsched._evaluation import Bases
 from brainsched._types import Array, Epochs, LRs, largest_epoch
 from brainsched.schedules import _schedule_check
 from brainsched.schedules.cosine import WarmupCosineSchedule
@@ -38,8 +39,10 @@ class Composition(LRScheduler):
 
     Parameters
     ----------
-    schedulers : sequence of LRScheduler
-        The parts, at least one, with the same number of base rates; compositions too.
+    parts : mapping from str to LRScheduler
+        The parts, at least one, by the name of the argument that each was given as; compositions
+        too. Each has as many base rates as the others, or one for all groups. Those that are shown
+        are the first one's.
     last_epoch : int
         The epoch to begin at.
 
@@ -48,31 +51,48 @@ class Composition(LRScheduler):
     TypeError
         If a part is not a scheduler of this package, or needs more than the epoch.
     ValueError
-        If there is no part, or the numbers of base rates differ.
+        If the numbers of base rates, or the names of the groups, differ.
     """
 
-    def __init__(self, schedulers: Sequence[LRScheduler], last_epoch: int = 0) -> None:
-        self.schedulers = _check.sequence("schedulers", schedulers, "schedulers")
-        if not self.schedulers:
-            raise ValueError("schedulers must have at least one scheduler, got an empty sequence")
-        for i, part in enumerate(self.schedulers):
+    def __init__(self, parts: Mapping[str, LRScheduler], last_epoch: int = 0) -> None:
+        for name, part in parts.items():
             if not isinstance(part, LRScheduler):
                 raise TypeError(
-                    f"schedulers[{i}] must be a scheduler of brainsched, got {type(part).__name__}"
+                    f"{name} must be a scheduler of brainsched, got {type(part).__name__}"
                 )
-            part._require_pure(f"schedulers[{i}]")
-        numbers = [len(part._bases.listed) for part in self.schedulers]
-        for i, number in enumerate(numbers):
-            if number != numbers[0]:
-                raise ValueError(
-                    f"schedulers must have the same number of param groups: schedulers[0] has "
-                    f"{numbers[0]} base rates and schedulers[{i}] has {number}; give each a list "
-                    f"base_lr with an entry for each group"
-                )
-        limits = [part.max_groups for part in self.schedulers if part.max_groups is not None]
+            part._require_pure(name)
+        _require_the_same_groups({name: part._bases for name, part in parts.items()})
+        limits = [part.max_groups for part in parts.values() if part.max_groups is not None]
         self.max_groups = min(limits, default=None)
-        bases = JointBaseRates(tuple(part._bases for part in self.schedulers))
-        self._begin(bases, last_epoch)
+        self._begin(JointBaseRates(tuple(part._bases for part in parts.values())), last_epoch)
+
+
+def _require_the_same_groups(parts: Mapping[str, Bases]) -> None:
+    numbers = {name: len(part.listed) for name, part in parts.items() if len(part.listed) > 1}
+    for name, number in numbers.items():
+        first = next(iter(numbers))
+        if number != numbers[first]:
+            raise ValueError(
+                f"the parts must have the same number of param groups: {first} has "
+                f"{numbers[first]} base rates and {name} has {number}; give each a list base_lr "
+                f"with an entry for each group, or one number for all"
+            )
+    names = {name: part.names for name, part in parts.items() if part.names}
+    for name, found in names.items():
+        first = next(iter(names))
+        if found != names[first]:
+            raise ValueError(
+                f"the parts must name the param groups alike, in the same order: {first} has "
+                f"{list(names[first])} and {name} has {list(found)}"
+            )
+
+
+def _numbered(schedulers: Any) -> dict[str, Any]:
+    """Return the entries of ``schedulers``, which must be a sequence, by their names."""
+    entries = _check.sequence("schedulers", schedulers, "schedulers")
+    if not entries:
+        raise ValueError("schedulers must have at least one scheduler, got an empty sequence")
+    return {f"schedulers[{i}]": entry for i, entry in enumerate(entries)}
 
 
 class SequentialLR(Composition):
@@ -87,8 +107,8 @@ class SequentialLR(Composition):
     Parameters
     ----------
     schedulers : sequence of LRScheduler
-        The parts, each with base rates of its own, as many in each; compositions too. The
-        position of a part plays no role.
+        The parts, each with base rates of its own, one for each param group or one for all;
+        compositions too. The position of a part plays no role.
     milestones : sequence of int
         The epochs at which the next part begins, ascending: one less than there are parts.
     last_epoch : int
@@ -138,7 +158,8 @@ class SequentialLR(Composition):
                 f"{len(starts) + 1} for {len(starts)} milestones, got {len(parts)}"
             )
         self._spans = list(itertools.pairwise([0, *starts, largest_epoch() + 1]))
-        super().__init__(parts, last_epoch)
+        self.schedulers = parts
+        super().__init__(_numbered(parts), last_epoch)
         self._warn_of_warm_ups_cut_short()
         self._warn_of_default_rates()
 
@@ -211,8 +232,8 @@ class ChainedScheduler(Composition):
     Parameters
     ----------
     schedulers : sequence of LRScheduler
-        The parts, each with base rates of its own, as many in each; compositions too. The
-        position of a part plays no role.
+        The parts, each with base rates of its own, one for each param group or one for all;
+        compositions too. The position of a part plays no role.
     last_epoch : int
         The epoch to begin at.
 
@@ -240,6 +261,11 @@ class ChainedScheduler(Composition):
     The class of this name in braintools, ``braintools.optim.ChainedScheduler``. PyTorch's chains
     the steps of its parts instead, which for a part with an ``eta_min`` is no product.
     """
+
+    def __init__(self, schedulers: Sequence[LRScheduler], last_epoch: int = 0) -> None:
+        parts = _numbered(schedulers)
+        self.schedulers = list(parts.values())
+        super().__init__(parts, last_epoch)
 
     @property
     def stage_boundaries(self) -> Sequence[int]:
