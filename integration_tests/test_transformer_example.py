@@ -67,7 +67,7 @@ anywhere = pytest.mark.filterwarnings("ignore:Sharding info not provided:UserWar
 @anywhere
 def test_every_layer_warms_up_and_falls_at_every_update_at_a_rate_of_its_own(uninterrupted):
     folder, printed = uninterrupted
-    _, state, history = last_checkpoint(folder)
+    _, _, history = last_checkpoint(folder)
     for epoch, entry in enumerate(history):
         time_of_update = ((epoch + 1) * UPDATES - 1) / UPDATES
         share = (
