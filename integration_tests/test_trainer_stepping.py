@@ -42,6 +42,11 @@ def rates_of_updates(folder, model, epochs, *before, **kwargs):
     return trainer, [entry["lr-opt0"] for entry in monitor.lr_history]
 
 
+def rounded(rates):
+    """Return ``rates`` as they are in float32."""
+    return np.asarray(rates, np.float32).tolist()
+
+
 def halving_every(count):
     return StepLR(0.8, step_size=count, gamma=0.5)
 
@@ -53,14 +58,13 @@ def test_interval_step_steps_once_an_update_and_the_trainer_not_at_all(tmp_path)
     trainer, rates = rates_of_updates(
         tmp_path, Returns(halving_every(2)), 3, SchedulerCheckpoint(interval="step")
     )
-    expected = np.array([0.8, 0.8, 0.4, 0.4, 0.2, 0.2, 0.1, 0.1, 0.05], np.float32)
-    assert rates == expected.tolist()
+    assert rates == rounded([0.8, 0.8, 0.4, 0.4, 0.2, 0.2, 0.1, 0.1, 0.05])
     assert trainer.schedulers[0].epoch == 3 * BATCHES
 
 
 def test_interval_epoch_leaves_the_steps_to_the_trainer(tmp_path):
     trainer, rates = rates_of_updates(tmp_path, Returns(halving_every(1)), 3, SchedulerCheckpoint())
-    assert rates == np.repeat(np.array([0.8, 0.4, 0.2], np.float32), BATCHES).tolist()
+    assert rates == rounded(np.repeat([0.8, 0.4, 0.2], BATCHES))
     assert trainer.schedulers[0].epoch == 3
 
 
@@ -73,7 +77,7 @@ def test_an_update_and_not_a_batch_is_counted_where_gradients_are_accumulated(tm
         SchedulerCheckpoint(interval="step"),
         accumulate_grad_batches=2,
     )
-    assert rates == np.array([0.8, 0.8, 0.4, 0.2, 0.2, 0.1], np.float32).tolist()
+    assert rates == rounded([0.8, 0.8, 0.4, 0.2, 0.2, 0.1])
     assert trainer.schedulers[0].epoch == 4
 
 
@@ -151,7 +155,7 @@ def test_a_plateau_is_stepped_with_the_validated_metric_once_an_epoch(tmp_path):
         val_check_interval=1,  # validates after each batch as well
     )
     # Reduced at the second epoch without an improvement, after epochs 4 and 6.
-    assert rates[::BATCHES] == np.array([0.8, 0.8, 0.8, 0.8, 0.8, 0.4, 0.4], np.float32).tolist()
+    assert rates[::BATCHES] == rounded([0.8, 0.8, 0.8, 0.8, 0.8, 0.4, 0.4])
     assert trainer.schedulers[0].epoch == 7
     assert trainer.schedulers[0].get_last_lr() == [np.float32(0.2)]
 
@@ -201,7 +205,7 @@ def test_a_plateau_that_was_interrupted_goes_on_with_its_memory(tmp_path):
     with pytest.raises(Interrupted):
         run(Interrupt(4))
     trainer, rates = run()
-    assert rates == np.array([0.8, 0.4, 0.4], np.float32).tolist()
+    assert rates == rounded([0.8, 0.4, 0.4])
     assert trainer.schedulers[0].epoch == 7
     assert trainer.schedulers[0].get_last_lr() == [np.float32(0.2)]
 
@@ -245,7 +249,7 @@ def test_early_stopping_and_a_plateau_see_the_same_metric(tmp_path):
         validate=True,
     )
     assert trainer.current_epoch == 5  # 0.5 in epoch 2, and three epochs without an improvement
-    assert rates == np.array([0.8, 0.8, 0.8, 0.8, 0.8, 0.4], np.float32).tolist()
+    assert rates == rounded([0.8, 0.8, 0.8, 0.8, 0.8, 0.4])
 
 
 # Several optimizers
@@ -291,7 +295,7 @@ def test_both_of_two_schedulers_count_updates_and_one_may_have_a_metric(tmp_path
     trainer, _, rates = fit_two(
         tmp_path, 2, interval="step", monitor="train_loss", second=plateau()
     )
-    assert rates == np.array([0.8, 0.1], np.float32).tolist()
+    assert rates == rounded([0.8, 0.1])
     assert [scheduler.epoch for scheduler in trainer.schedulers] == [2 * BATCHES, 2]
 
 
@@ -317,8 +321,11 @@ def test_if_the_second_scheduler_does_not_fit_the_first_is_left_as_it_was(tmp_pa
 
 
 class Groups(LightningModule):
-    """Has two param groups. Given as ``lr=``, the scheduler could not be: the Trainer registers
-    all weights once more, which an optimizer that follows a scheduler refuses after a group."""
+    """Has two param groups.
+
+    The scheduler is returned and not given as ``lr=``: the Trainer registers all weights once
+    more, which an optimizer that follows a scheduler refuses after a group was added.
+    """
 
     def __init__(self):
         super().__init__()
@@ -357,7 +364,7 @@ def test_the_rates_of_all_groups_are_in_the_log_and_the_progress_bar(tmp_path):
         logger=CSVLogger(str(tmp_path), name="log"),
     )
     names = ["lr-opt0/group0", "lr-opt0/group1"]
-    expected = np.array([[0.8, 0.08]] * BATCHES + [[0.4, 0.04]] * BATCHES, np.float32).tolist()
+    expected = rounded([[0.8, 0.08]] * BATCHES + [[0.4, 0.04]] * BATCHES)
     assert [[entry[name] for name in names] for entry in shown.shown] == expected
     (path,) = tmp_path.rglob("metrics.csv")
     with path.open() as file:
