@@ -162,8 +162,10 @@ def test_a_function_of_the_users_that_gives_other_rates_is_found_by_the_rates():
 
 
 def test_a_rate_set_by_hand_is_no_other_plan():
-    _, state = trained(plan(), 5)
+    tx, state = trained(plan(), 5)
     state = optax.tree_utils.tree_set(state, learning_rate_scale=jnp.float32(0.5))
+    check_resumed(state, plan())
+    _, state = jax.jit(tx.update)(PARAMS, state)
     check_resumed(state, plan())
 
 
