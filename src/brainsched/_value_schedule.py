@@ -116,6 +116,7 @@ def _number(name: str, value: Any) -> float | jax.Array:
     value = _check.unwrap(value)
     if isinstance(value, bool | np.bool_) or not isinstance(value, numbers.Real):
         raise TypeError(f"{name} must be a number, got {_check.shown(value)}")
-    if not abs(value) <= _check.LARGEST_RATE:  # nor is NaN
+    size: Any = abs(value)
+    if not size <= _check.LARGEST_RATE:  # nor is NaN
         raise ValueError(f"{name} must be a finite float32, got {value!r}")
     return float(value)
