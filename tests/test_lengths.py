@@ -95,6 +95,14 @@ def test_what_is_multiplied_into_steps_has_no_unit(argument):
 
 
 @pytest.mark.parametrize(
+    ("name", "argument"), [("WSD", "cycles"), ("CosineAnnealingWarmRestarts", "T_mult")]
+)
+def test_a_number_of_times_has_no_unit(name, argument):
+    with pytest.raises(TypeError, match=f"{argument} must be an integer, got '2ep'"):
+        from_config({"class": name, argument: "2ep"}, steps_per_epoch=9)
+
+
+@pytest.mark.parametrize(
     ("units", "message"),
     [
         ({"epochs": 0}, "epochs must be at least 1, got 0"),

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from brainsched._base import LRScheduler
 
 # Integers, but not in the unit in which the scheduler is stepped.
-_NO_LENGTHS = ("T_mult", "epochs", "steps_per_epoch")
+_NO_LENGTHS = ("T_mult", "cycles", "epochs", "steps_per_epoch")
 
 
 def from_config(
