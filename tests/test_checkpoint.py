@@ -48,6 +48,54 @@ def test_state_dict_holds_the_position_and_the_rates_in_plain_numpy():
         assert leaf.shape == ()
 
 
+def test_a_plain_state_dict_is_the_same_in_json_types():
+    scheduler = at(4)
+    scheduler.apply(lambda rate: rate * 0.3)
+    applied = float(np.float32(0.01) * np.float32(0.3))
+    state = scheduler.state_dict(plain=True)
+    assert json.loads(json.dumps(state, allow_nan=False)) == state
+    numbers = {key: value for key, value in state.items() if key != "config"}
+    assert repr(numbers) == (
+        "{'last_epoch': 4, 'base_lrs': [0.1], "
+        f"'current_lrs': [{applied}], 'scheduled_lrs': [{float(np.float32(0.01))}]}}"
+    )
+    assert state["config"] == scheduler.config
+
+
+def test_a_plain_state_dict_holds_the_memory_of_a_plateau_too():
+    scheduler = brainsched.ReduceLROnPlateau(0.5, factor=0.5, patience=1)
+    assert scheduler.state_dict(plain=True)["best"] == math.inf
+    for loss in [3.0, 2.0, 2.0, 2.0, 2.0]:
+        scheduler.step(loss)
+    state = scheduler.state_dict(plain=True)
+    assert json.loads(json.dumps(state, allow_nan=False)) == state
+    assert [type(state[name]) for name in ("best", "reductions")] == [float, int]
+    restored = brainsched.ReduceLROnPlateau(0.5, factor=0.5, patience=1)
+    restored.load_state_dict(state)
+    assert restored.get_last_lr() == [0.25]
+    restored.step(2.0)
+    assert restored.get_last_lr() == [0.125]
+
+
+def test_applied_rates_are_floats_that_json_takes():
+    scheduler = PiecewiseConstantSchedule([0.1, 0.3], [3, 5], [1.0, 0.1, 0.01])
+    brainstate.transform.jit(scheduler.step)(3)
+    rates = [float(np.float32(0.01)), float(np.float32(0.03))]
+    assert json.loads(json.dumps(scheduler.applied_rates)) == rates
+    scheduler.apply(lambda rate: 0.5)
+    assert scheduler.applied_rates == [0.5, 0.5]
+
+
+def test_applied_rates_name_what_to_read_in_compiled_code():
+    scheduler = at(4)
+    with pytest.raises(
+        brainstate.TraceContextError,
+        match=r"PiecewiseConstantSchedule\.applied_rates is a float"
+        r".* use get_last_lr\(\) there",
+    ):
+        brainstate.transform.jit(lambda: scheduler.applied_rates)()
+
+
 def test_changing_a_state_dict_changes_nothing_in_the_scheduler():
     scheduler = at(4)
     state = scheduler.state_dict()

@@ -198,7 +198,12 @@ class LRScheduler(Schedule, Node, braintools.optim.LRScheduler):
         return list(rates)
 
     def get_last_lr(self) -> list[Array]:
-        """Return the applied rate of each param group."""
+        """Return the applied rate of each param group.
+
+        See Also
+        --------
+        applied_rates : the same as floats.
+        """
         _tracking.require(self.last_epoch, "get_last_lr()")
         _param_groups.note_that_rates_were_read(self)
         return list(self._current_lrs.value)
@@ -240,6 +245,13 @@ class LRScheduler(Schedule, Node, braintools.optim.LRScheduler):
         _tracking.require(self.last_epoch, "epoch")
         what = f"{type(self).__name__}.epoch"
         return int(_tracking.known(self.last_epoch.value, what, "last_epoch.value"))
+
+    @property
+    def applied_rates(self) -> list[float]:
+        """The applied rate of each param group as a float, for loggers; waits for the device."""
+        rates = self.get_last_lr()
+        what = f"each of {type(self).__name__}.applied_rates"
+        return [float(_tracking.known(rate, what, "get_last_lr()", "a float")) for rate in rates]
 
     @property
     def base_lrs(self) -> list[Rate]:
@@ -300,16 +312,29 @@ class LRScheduler(Schedule, Node, braintools.optim.LRScheduler):
 
     # Checkpoints and copies
 
-    def state_dict(self) -> dict[str, Any]:
-        """Return the position and the rates, as copies in 0-d NumPy arrays.
+    def state_dict(self, plain: bool = False) -> dict[str, Any]:
+        """Return the position and the rates, as copies in 0-d NumPy arrays, or in Python numbers.
+
+        Parameters
+        ----------
+        plain : bool
+            Whether the numbers are ints and floats, so that all of it is JSON types: for JSON,
+            YAML and msgpack. What is loaded from it has the same bits.
 
         Returns
         -------
         dict
             ``last_epoch``, ``base_lrs``, ``current_lrs`` (applied), ``scheduled_lrs`` (by the
             schedule; where an applied rate differs, it was set by hand) and ``config``.
+
+        Examples
+        --------
+        >>> import brainsched
+        >>> state = brainsched.ConstantLR(0.5, factor=0.5).state_dict(plain=True)
+        >>> state["last_epoch"], state["base_lrs"], state["current_lrs"]
+        (0, [0.5], [0.25])
         """
-        return _checkpoint.save(self)
+        return _checkpoint.save(self, plain)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go to the position of a checkpoint and apply its rates, in the optimizer too.

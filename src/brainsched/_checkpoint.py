@@ -18,19 +18,19 @@ if TYPE_CHECKING:
 _KEYS = ("last_epoch", "base_lrs", "current_lrs", "scheduled_lrs", "config")
 
 
-def save(scheduler: "LRScheduler") -> dict[str, Any]:
+def save(scheduler: "LRScheduler", plain: bool) -> dict[str, Any]:
     """Return the state of ``scheduler``: see :meth:`LRScheduler.state_dict`."""
 
-    def copies(values: list[Any]) -> list[np.ndarray]:
-        return [np.array(value) for value in values]
+    def copy(value: Any) -> Any:
+        return np.array(value).item() if plain else np.array(value)
 
     return {
-        "last_epoch": np.array(scheduler.last_epoch.value),
-        "base_lrs": copies(scheduler.base_lrs),
-        "current_lrs": copies(scheduler.get_last_lr()),
-        "scheduled_lrs": copies(scheduler.get_lr()),
+        "last_epoch": copy(scheduler.last_epoch.value),
+        "base_lrs": [copy(rate) for rate in scheduler.base_lrs],
+        "current_lrs": [copy(rate) for rate in scheduler.get_last_lr()],
+        "scheduled_lrs": [copy(rate) for rate in scheduler.get_lr()],
         "config": scheduler.config,
-        **{name: np.array(getattr(scheduler, name).value) for name in scheduler._memory},
+        **{name: copy(getattr(scheduler, name).value) for name in scheduler._memory},
     }
 
 

@@ -23,11 +23,11 @@ def require(state: State, what: str) -> None:
         )
 
 
-def known(value: Any, what: str, instead: str) -> Any:
+def known(value: Any, what: str, instead: str, kind: str = "an int") -> Any:
     """Return a value that Python may look at; raise in compiled code, which does not know it."""
     if isinstance(value, jax.core.Tracer):
         raise TraceContextError(
-            f"{what} is an int, which compiled code does not know yet: use {instead} there, and "
+            f"{what} is {kind}, which compiled code does not know yet: use {instead} there, and "
             f"this one outside"
         )
     return value
