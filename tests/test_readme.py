@@ -2,14 +2,9 @@
 
 import ast
 import re
-import tokenize
 from pathlib import Path
 
-import jax.numpy as jnp
-import optax
 import pytest
-
-import brainsched
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
