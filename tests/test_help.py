@@ -16,6 +16,7 @@ def test_help_opens_with_the_call_and_a_sentence():
 
 @pytest.mark.parametrize("name", brainsched.__all__)
 def test_every_public_name_opens_with_a_sentence_on_one_line(name):
-    first, _, rest = inspect.getdoc(getattr(brainsched, name)).partition("\n")
+    documented = inspect.getdoc(getattr(brainsched, name)) or ""
+    first, _, rest = documented.partition("\n")
     assert first.endswith(".")
     assert not rest or rest.startswith("\n")

@@ -29,7 +29,7 @@ def stated_output(block: str) -> list[str]:
     lines = block.splitlines()
     result = []
     for statement in ast.parse(block).body:
-        number = statement.end_lineno
+        number = statement.end_lineno or 0
         while prints(statement) and number < len(lines) and lines[number].startswith("# "):
             result.append(lines[number].removeprefix("# "))
             number += 1
