@@ -116,7 +116,12 @@ def _number(name: str, value: Any) -> float | jax.Array:
     value = _check.unwrap(value)
     if isinstance(value, bool | np.bool_) or not isinstance(value, numbers.Real):
         raise TypeError(f"{name} must be a number, got {_check.shown(value)}")
+<<<<<<< HEAD
     number = float(value)
     if not abs(number) <= _check.LARGEST_RATE:  # nor is NaN
+=======
+    size: Any = abs(value)
+    if not size <= _check.LARGEST_RATE:  # nor is NaN
+>>>>>>> peers
         raise ValueError(f"{name} must be a finite float32, got {value!r}")
     return number
