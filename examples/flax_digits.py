@@ -1,17 +1,22 @@
 """Train a Flax NNX network on scikit-learn's handwritten digits, body and head at their own rates.
 
     python examples/flax_digits.py
+    python examples/flax_digits.py --checkpoints runs/flax_digits
 
 The schedule is the one that brainstate users give to their optimizer; here optax carries its
 position, so that a whole epoch runs under nnx.jit. The rates in use are read from the optimizer.
+With a folder for checkpoints, model and optimizer are saved after every epoch, and the same command
+goes on where the last one was saved; it warns if the schedule has changed since.
 """
 
 import argparse
 import time
+from pathlib import Path
 
 import jax.numpy as jnp
 import numpy as np
 import optax
+import orbax.checkpoint as ocp
 from flax import nnx
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
@@ -41,7 +46,9 @@ def main():
     """Train, and print the rates and the test accuracy at the end of each stage."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--epochs", type=int, default=EPOCHS, help="how many in all")
-    epochs = parser.parse_args().epochs
+    parser.add_argument("--checkpoints", type=Path, help="the folder to save to and go on from")
+    arguments = parser.parse_args()
+    epochs = arguments.epochs
     started = time.perf_counter()
 
     images, labels = load_digits(return_X_y=True)
@@ -54,11 +61,11 @@ def main():
 
     model = Network(nnx.Rngs(SEED))
     scheduler = brainsched.PiecewiseConstantSchedule(
-        base_lr=[2e-3, 1e-3], boundaries=[15, 25], values=[1.0, 0.3, 0.03]
+        base_lr={"body": 2e-3, "head": 1e-3}, boundaries=[15, 25], values=[1.0, 0.3, 0.03]
     )
+    groups = {"body/*": "body", "head/*": "head"}
     tx = optax.chain(
-        optax.scale_by_adam(),
-        brainsched.scale_by_scheduler(scheduler, {"body/*": 0, "head/*": 1}, steps_per_epoch),
+        optax.scale_by_adam(), brainsched.scale_by_scheduler(scheduler, groups, steps_per_epoch)
     )
     optimizer = nnx.Optimizer(model, tx, wrt=nnx.Param)
 
@@ -77,17 +84,35 @@ def main():
         _, losses = nnx.scan(train_step)((model, optimizer), batches)
         return losses.mean(), (model(x_test).argmax(axis=-1) == y_test).mean()
 
-    shuffle = np.random.default_rng(SEED)
-    for epoch in range(epochs):
-        order = shuffle.permutation(len(x))[: steps_per_epoch * BATCH_SIZE]
-        batches = jnp.asarray(order.reshape(steps_per_epoch, BATCH_SIZE))
-        loss, accuracy = train_epoch(model, optimizer, batches)
-        if epoch + 1 in (*scheduler.boundaries, epochs):
-            rates = optax.tree_utils.tree_get(optimizer.opt_state, "learning_rate")[...]
-            print(
-                f"epoch {epoch}: body rate {rates[0]:.2e}, head rate {rates[1]:.2e}, "
-                f"loss {loss:.4f}, test accuracy {accuracy:.2%}"
+    first_epoch = 0
+    if arguments.checkpoints is not None:
+        manager = ocp.CheckpointManager(
+            arguments.checkpoints.absolute(), options=ocp.CheckpointManagerOptions(max_to_keep=2)
+        )
+        if manager.latest_step() is not None:
+            saved = manager.restore(
+                manager.latest_step(), args=ocp.args.StandardRestore(nnx.state((model, optimizer)))
             )
+            nnx.update((model, optimizer), saved)
+            brainsched.check_resumed(optimizer.opt_state, scheduler)
+            first_epoch = manager.latest_step() + 1
+
+    for epoch in range(first_epoch, epochs):
+        # The order of an epoch's images depends on its number alone, so that a resumed run has it.
+        order = np.random.default_rng((SEED, epoch)).permutation(len(x))
+        batches = order[: steps_per_epoch * BATCH_SIZE].reshape(steps_per_epoch, BATCH_SIZE)
+        loss, accuracy = train_epoch(model, optimizer, jnp.asarray(batches))
+        if epoch + 1 in (*scheduler.boundaries, epochs):
+            rates = brainsched.rates_by_name(optimizer.opt_state, scheduler)
+            print(
+                f"epoch {epoch}: "
+                + "".join(f"{name} rate {rate:.2e}, " for name, rate in rates.items())
+                + f"loss {loss:.4f}, test accuracy {accuracy:.2%}"
+            )
+        if arguments.checkpoints is not None:
+            manager.save(epoch, args=ocp.args.StandardSave(nnx.state((model, optimizer))))
+    if arguments.checkpoints is not None:
+        manager.close()  # once all is written
     print(f"wall time {time.perf_counter() - started:.1f} s, compilation included")
 
 

@@ -106,7 +106,7 @@ def test_optimizer_applies_the_scheduled_rate(name, compiled):
     path = scheduled_path(name, compiled)
     np.testing.assert_allclose(path, reference_path(name), rtol=2e-5, atol=1e-6)
     # The rate matters: at another one, the parameter is elsewhere.
-    other = PiecewiseConstantSchedule(0.5, [2], [0.5, 0.125])
+    other = PiecewiseConstantSchedule(0.75, [2], [0.5, 0.125])
     elsewhere = Run(build(name, other)).path(lambda i: other.step(i))
     assert np.abs(elsewhere - path).max() > 1e-4
 

@@ -131,7 +131,7 @@ def test_the_moments_of_a_tuple_keyed_group_are_saved_and_restored():
     np.testing.assert_array_equal(resumed.value, straight.value)
 
 
-BAD_GROUPS = {
+BAD_GROUPS: dict[str, tuple[dict, str]] = {
     "another form of key": ({"b": None, 3: None}, "cannot be sorted"),
     "nested": ({"b": {"weight": None}}, r"params\['b'\] is a dictionary .*flat dictionaries"),
     "a key that is taken": ({"a": None}, r"params\['a'\] has the key of another parameter, of "),

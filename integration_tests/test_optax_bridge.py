@@ -4,6 +4,9 @@ The schedule of most tests has two stages of two epochs for each of two groups, 
 are powers of two, so that what is expected is exact and can be read off.
 """
 
+import copy
+import pickle
+
 import brainstate
 import braintools
 import jax
@@ -42,8 +45,9 @@ def applied(tx, updates, steps, state=None):
 # as_optax
 
 
-def test_schedule_gives_the_positive_rate_of_the_epoch_that_the_count_is_in():
-    schedule = two_groups().as_optax(group=1, steps_per_epoch=3)
+@pytest.mark.parametrize("staircase", [False, True])
+def test_schedule_gives_the_positive_rate_of_the_epoch_that_the_count_is_in(staircase):
+    schedule = two_groups().as_optax(group=1, steps_per_epoch=3, staircase=staircase)
     expected = [0.125] * 6 + [1.0] * 4
     assert [float(schedule(count)) for count in range(10)] == expected
     assert [float(schedule(np.int32(count))) for count in range(10)] == expected
@@ -55,13 +59,87 @@ def test_schedule_gives_the_positive_rate_of_the_epoch_that_the_count_is_in():
     assert jax.jit(schedule)(7).shape == ()
 
 
-def test_position_of_the_scheduler_plays_no_part_and_stays():
-    scheduler = PiecewiseConstantSchedule(0.5, [2], [1.0, 0.5], last_epoch=3)
-    scheduler.step(8)
-    schedule = scheduler.as_optax()
+def test_a_warmup_rises_at_every_update_and_a_cosine_falls():
+    """The epoch of update n is n / 100: formulas of a real epoch, by hand, in float64."""
+    schedule = brainsched.WarmupCosineSchedule(1e-3, 5, 90).as_optax(steps_per_epoch=100)
+    epoch = np.arange(9000) / 100
+    by_hand = np.where(epoch < 5, epoch / 5, np.cos(np.pi / 2 * (epoch - 5) / 85) ** 2) * 1e-3
+    rates = jax.vmap(schedule)(jnp.arange(9000))
+    np.testing.assert_allclose(rates, by_hand, rtol=3e-7, atol=1e-12)
+    assert (np.diff(rates)[:500] > 0).all()
+    assert (np.diff(rates)[500:] <= 0).all()
+    assert len(set(rates.tolist())) > 8000
+    np.testing.assert_array_equal(rates, schedule(np.arange(9000)))
+
+
+def test_stairs_hold_the_rate_of_each_whole_epoch():
+    scheduler = brainsched.WarmupCosineSchedule(1e-3, 5, 90)
+    whole = np.repeat(scheduler.lr_at(range(90))[:, 0], 100)
+    stairs = scheduler.as_optax(steps_per_epoch=100, staircase=True)
+    np.testing.assert_array_equal(jax.vmap(stairs)(jnp.arange(9000)), whole)
+    tx = scale_by_scheduler(scheduler, {"*": 0}, 100, staircase=True)
+    updates, _ = applied(tx, jnp.ones(()), 301)
+    np.testing.assert_array_equal(updates, -whole[:301])
+
+
+@pytest.mark.parametrize("steps_per_epoch", [3, 7, 49, 100, 391])
+def test_stages_change_exactly_at_their_boundary(steps_per_epoch):
+    """In float32, or by a product with the reciprocal, some would change an update off."""
+    boundaries = list(range(1, 120))
+    scheduler = PiecewiseConstantSchedule(1.0, boundaries, [1.0 + b for b in [0, *boundaries]])
+    counts = jnp.arange(120 * steps_per_epoch)
+    rates = jax.jit(jax.vmap(scheduler.as_optax(steps_per_epoch=steps_per_epoch)))(counts)
+    np.testing.assert_array_equal(rates, 1.0 + np.asarray(counts) // steps_per_epoch)
+
+
+def test_the_epoch_that_the_scheduler_was_built_with_is_where_both_ways_begin():
+    scheduler = PiecewiseConstantSchedule(0.5, [4], [1.0, 0.5], last_epoch=3)
+    scheduler.step(8)  # where it stands plays no part
+    schedule = scheduler.as_optax(steps_per_epoch=2)
     assert [float(schedule(count)) for count in (0, 1, 2)] == [0.5, 0.5, 0.25]
+    assert [float(jax.jit(schedule)(count)) for count in (0, 1, 2)] == [0.5, 0.5, 0.25]
+    tx = scale_by_scheduler(scheduler, {"*": 0}, 2)
+    assert tx.init(jnp.ones(())).count == 6
+    assert [float(update) for update in applied(tx, jnp.ones(()), 3)[0]] == [-0.5, -0.5, -0.25]
+    assert [float(scheduler.as_optax(last_epoch=e)(1)) for e in (0, 3, 8)] == [0.5, 0.25, 0.25]
+    assert scale_by_scheduler(scheduler, {"*": 0}, 2, last_epoch=0).init(jnp.ones(())).count == 0
     assert scheduler.epoch == 8
     assert scheduler.get_last_lr() == [0.25]
+
+
+def test_a_count_below_0_is_one_of_0_on_the_host_too():
+    """optax.join_schedules asks each schedule for its rate before its turn, too."""
+    schedule = brainsched.ExponentialLR(0.5, gamma=0.5).as_optax()
+    joined = optax.join_schedules([optax.constant_schedule(4.0), schedule], [10])
+    assert [float(joined(count)) for count in (3, 9, 10, 11, 12)] == [4.0, 4.0, 0.5, 0.25, 0.125]
+    assert float(jax.jit(joined)(3)) == 4.0
+    for count in (-7, np.int8(-7), np.array([-7]), jnp.asarray(-7)):
+        assert schedule(count) == jax.jit(schedule)(count) == 0.5
+
+
+def test_a_count_beyond_31_bits_is_the_largest():
+    last = 2**31 - 1
+    schedule = PiecewiseConstantSchedule(0.5, [last], [1.0, 0.5]).as_optax()
+    for count in (2**31, 2**40, np.uint32(2**31 + 5), np.uint64(2**63), np.array([2**32 - 1])):
+        assert schedule(count) == 0.25
+    for count in (2**31, 2**32 - 1):
+        assert jax.jit(schedule)(jnp.uint32(count)) == 0.25
+        assert jax.vmap(schedule)(jnp.full(2, count, jnp.uint32)).tolist() == [0.25, 0.25]
+    later = PiecewiseConstantSchedule(0.5, [last], [1.0, 0.5], last_epoch=5).as_optax()
+    assert later(last) == jax.jit(later)(last) == 0.25
+
+
+def test_a_schedule_has_a_name_a_repr_and_pickles():
+    scheduler = brainsched.CosineAnnealingLR({"body": 0.1, "head": 0.3}, T_max=90)
+    schedule = scheduler.as_optax("head", steps_per_epoch=7)
+    assert schedule.__name__ == "CosineAnnealingLR"
+    assert repr(schedule) == (
+        "CosineAnnealingLR(base_lr={'body': 0.1, 'head': 0.3}, T_max=90, eta_min=0.0)"
+        ".as_optax(group='head', steps_per_epoch=7)"
+    )
+    for copied in (pickle.loads(pickle.dumps(schedule)), copy.deepcopy(schedule)):
+        assert copied(100) == schedule(100) == scheduler.as_optax(1, 7)(100)
+        assert repr(copied) == repr(schedule)
 
 
 def test_each_group_of_an_optimizer_has_its_schedule_and_none_sees_later_groups():
@@ -117,7 +195,7 @@ def test_compiled_rates_have_the_bits_of_brainstates_compiled_steps(scheduler):
 def test_large_counts_do_not_overflow(count, steps_per_epoch):
     boundary = max(1, int(count) // steps_per_epoch)
     schedule = PiecewiseConstantSchedule(0.5, [boundary], [1.0, 0.5]).as_optax(0, steps_per_epoch)
-    reached = int(count) // steps_per_epoch >= boundary
+    reached = int(count) >= boundary * steps_per_epoch
     assert float(schedule(count)) == float(jax.jit(schedule)(count)) == (0.25 if reached else 0.5)
 
 
@@ -222,7 +300,7 @@ def test_paths_join_keys_indices_and_attributes_with_slashes():
         return 0
 
     tree = {"layers": [jnp.ones(1), (jnp.ones(1), jnp.ones(1))], "a": optax.TraceState(jnp.ones(1))}
-    tx = scale_by_scheduler(two_groups(), group)
+    tx = scale_by_scheduler(two_groups(), group, allow_unused=True)
     tx.update(tree, tx.init(tree))
     assert seen[:4] == seen[4:]
     assert sorted(seen[:4]) == ["a/trace", "layers/0", "layers/1/0", "layers/1/1"]
@@ -315,7 +393,7 @@ def test_parts_of_a_partition_each_have_their_own_groups():
     labels = {"body": {"kernel": "slow", "bias": "fast"}, "head": "fast"}
     tx = optax.partition(
         {
-            "slow": scale_by_scheduler(two_groups(), {"body/kernel": 0}),
+            "slow": scale_by_scheduler(two_groups(), {"body/kernel": 0}, allow_unused=True),
             "fast": scale_by_scheduler(two_groups(), {"head": 1, "body/bias": 0}),
         },
         labels,
@@ -405,10 +483,13 @@ def test_unclaimed_or_impossible_group_raises_and_names_the_path(groups, error, 
         ((two_groups(), "head"), TypeError, "groups must be a function .*'head'"),
         ((two_groups(), {0: 1}), TypeError, "groups must have patterns of paths as keys, got 0"),
         ((two_groups(), {"head": 2}), ValueError, r"groups\['head'\] must be from 0 to 1, got 2"),
-        ((two_groups(), {"head": "1"}), TypeError, r"groups\['head'\] must be an integer"),
-        ((two_groups(), GROUPS, 0), ValueError, "steps_per_epoch must be from 1 to .*, got 0"),
-        ((two_groups(), GROUPS, -1), ValueError, "steps_per_epoch must be from 1 to .*, got -1"),
-        ((two_groups(), GROUPS, 2**31), ValueError, "steps_per_epoch must be from 1 to 2147483647"),
+        ((two_groups(), {"head": "1"}), ValueError, r"groups\['head'\].* of which it gives none"),
+        ((two_groups(), {"head": []}), ValueError, r"groups\['head'\].* got none"),
+        ((two_groups(), {"head": [0, 2]}), ValueError, r"groups\['head'\]\[1\] must be from 0"),
+        ((two_groups(), {"head": 0.5}), TypeError, r"groups\['head'\] must be an integer, got 0.5"),
+        ((two_groups(), GROUPS, 0), ValueError, "steps_per_epoch must be .* from 1 to .*, got 0"),
+        ((two_groups(), GROUPS, -1), ValueError, "steps_per_epoch must be .* from 1 .*, got -1"),
+        ((two_groups(), GROUPS, 2**31), ValueError, "steps_per_epoch must be .* to 2147483647"),
         ((two_groups(), GROUPS, 2.0), TypeError, "steps_per_epoch must be an integer, got 2.0"),
         ((two_groups(), GROUPS, True), TypeError, "steps_per_epoch must be an integer, got True"),
         ((two_groups(), GROUPS, 1, -1), ValueError, "last_epoch must not be negative"),
@@ -426,7 +507,15 @@ def test_bad_arguments_raise_at_once(arguments, error, message):
         ({"group": 2}, ValueError, "group must be from 0 to 1, got 2.*one for each entry of base"),
         ({"group": -1}, ValueError, "group must be from 0 to 1, got -1"),
         ({"group": 0.0}, TypeError, "group must be an integer, got 0.0"),
-        ({"steps_per_epoch": 0}, ValueError, "steps_per_epoch must be from 1 to"),
+        ({"group": "head"}, ValueError, "group must be .* a name that base_lr gives.*'head'"),
+        (
+            {"group": 100},
+            ValueError,
+            r"epochs of 100 updates, write as_optax\(steps_per_epoch=100\)",
+        ),
+        ({"steps_per_epoch": 0}, ValueError, "steps_per_epoch must be an integer from 1 to"),
+        ({"staircase": 1}, TypeError, "staircase must be True or False, got 1"),
+        ({"last_epoch": -1}, ValueError, "last_epoch must not be negative"),
         ({"steps_per_epoch": "1"}, TypeError, "steps_per_epoch must be an integer"),
     ],
 )
@@ -437,9 +526,7 @@ def test_bad_arguments_of_as_optax_raise_at_once(arguments, error, message):
 
 def test_bad_counts_raise():
     schedule = two_groups().as_optax()
-    with pytest.raises(ValueError, match="count must not be negative"):
-        schedule(-1)
-    for count in (1.0, jnp.float32(1), True):
+    for count in (1.0, jnp.float32(1), True, np.ones(2), jnp.ones(2)):
         with pytest.raises(TypeError, match="count must"):
             schedule(count)
 

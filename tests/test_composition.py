@@ -11,17 +11,23 @@ import pytest
 from brainstate.transform import for_loop, jit
 
 from brainsched import (
+    WSD,
     ChainedScheduler,
     ConstantLR,
     CosineAnnealingLR,
+    InverseSqrtLR,
     LambdaLR,
+    LinearLR,
     LRScheduler,
+    OneCycleLR,
     PiecewiseConstantSchedule,
     PolynomialLR,
     ReduceLROnPlateau,
     SequentialLR,
     StepLR,
+    WarmupCosineSchedule,
     WarmupScheduler,
+    from_config,
 )
 
 
@@ -233,6 +239,102 @@ def test_a_state_dict_of_braintools_gives_the_position(theirs, ours):
     scheduler.load_state_dict(stopped.state_dict())
     assert scheduler.epoch == 3
     assert scheduler.get_last_lr() == [np.float32(0.2)]
+
+
+SHORT = [
+    ([WarmupScheduler(0.4, 5), StepLR(0.4)], [3], 0, "warmup_epochs=5", 3, 3),
+    ([WarmupScheduler(0.4, 5), StepLR(0.4)], [0], 0, "warmup_epochs=5", 0, 0),
+    ([WarmupCosineSchedule(0.4, 5, 9), StepLR(0.4)], [4], 0, "warmup_steps=5", 4, 4),
+    ([StepLR(0.4), WSD(0.4, 9, 5, 5), StepLR(0.4)], [10, 18], 1, "warmup_steps=9", 18, 8),
+    ([StepLR(0.4), InverseSqrtLR(0.4, 9), StepLR(0.4)], [10, 18], 1, "warmup_steps=9", 18, 8),
+    ([LinearLR(0.4, 0.1, 1.0, 5), StepLR(0.4)], [3], 0, "total_iters=5", 3, 3),
+]
+
+
+@pytest.mark.parametrize(("parts", "milestones", "index", "length", "milestone", "span"), SHORT)
+def test_a_warm_up_that_is_cut_short_is_warned_of(
+    parts, milestones, index, length, milestone, span
+):
+    message = (
+        rf"schedulers\[{index}\] warms up for {length} epochs, but "
+        rf"milestones\[{index}\]={milestone} ends it after {span}:"
+    )
+    with pytest.warns(UserWarning, match=message) as caught:
+        SequentialLR(parts, milestones)
+    assert [warning.filename for warning in caught] == [__file__]
+
+
+@pytest.mark.parametrize(
+    ("build", "message"),
+    [
+        (
+            lambda: SequentialLR([WarmupScheduler(0.1, 5), CosineAnnealingLR(T_max=85)], [5]),
+            r"schedulers\[1\] was not given a base rate, and has its default of 0.001, next to 0.1 "
+            r"of schedulers\[0\]: give it",
+        ),
+        (
+            lambda: SequentialLR([WarmupScheduler(), StepLR(0.4), StepLR(0.01)], [5, 9]),
+            r"schedulers\[0\] .* default of 0.001, next to 0.4 of schedulers\[1\]",
+        ),
+        (
+            lambda: SequentialLR([WarmupScheduler(), OneCycleLR(total_steps=9)], [5]),
+            r"schedulers\[0\] .* default of 0.001, next to 0.01 of schedulers\[1\]",
+        ),
+        (
+            lambda: SequentialLR([StepLR(1e-4), OneCycleLR(total_steps=9)], [5]),
+            r"schedulers\[1\] .* default of 0.01, next to 0.0001 of schedulers\[0\]",
+        ),
+        (
+            lambda: SequentialLR([InverseLR(), StepLR(0.01)], [5]),
+            r"schedulers\[0\] .* default of 0.001, next to 0.01 of schedulers\[1\]",
+        ),
+    ],
+)
+def test_a_base_rate_that_was_forgotten_is_warned_of(build, message):
+    with pytest.warns(UserWarning, match=message) as caught:
+        build()
+    assert [warning.filename for warning in caught] == [__file__]
+
+
+@pytest.mark.parametrize(
+    "build",
+    [
+        lambda: SequentialLR([WarmupScheduler(0.4, 5), StepLR(0.4)], [5]),
+        lambda: SequentialLR([WarmupScheduler(0.4, 5), StepLR(0.4)], [8]),
+        lambda: SequentialLR([WarmupScheduler(0.4, 0), StepLR(0.4)], [0]),
+        lambda: SequentialLR([StepLR(0.4), WSD(0.4, 8, 5, 5), StepLR(0.4)], [10, 18]),
+        lambda: SequentialLR([StepLR(0.4), WarmupScheduler(0.4, 2**30)], [10]),
+        lambda: SequentialLR([LinearLR(0.4, 1.0, 0.1, 5), StepLR(0.4)], [3]),  # a cooldown
+        lambda: SequentialLR([CosineAnnealingLR(0.4, 90), StepLR(0.4)], [3]),
+        # Rates that differ, and were given
+        lambda: SequentialLR([StepLR(0.1), StepLR(float("1e-3"))], [30]),
+        lambda: SequentialLR([StepLR(0.0), StepLR()], [30]),
+        lambda: SequentialLR([StepLR(), WarmupScheduler(), CosineAnnealingLR()], [30, 60]),
+        lambda: SequentialLR([StepLR(0.009), StepLR()], [30]),
+        lambda: SequentialLR([StepLR(jnp.float32(0.1)), StepLR()], [30]),
+        lambda: SequentialLR([ChainedScheduler([StepLR(0.1)]), StepLR(0.002)], [30]),
+        # What a config says was given, too
+        lambda: from_config(
+            {
+                "class": "SequentialLR",
+                "schedulers": [
+                    {"class": "StepLR", "base_lr": 0.1},
+                    {"class": "StepLR", "base_lr": 0.001},
+                ],
+                "milestones": [30],
+            }
+        ),
+    ],
+)
+def test_what_may_well_be_meant_is_not_warned_of(build):
+    assert isinstance(build(), SequentialLR)
+
+
+def test_a_base_rate_that_a_config_lacks_is_warned_of():
+    part = {"class": "StepLR", "base_lr": 0.1}
+    parts = {"schedulers": [part, {"class": "StepLR"}], "milestones": [30]}
+    with pytest.warns(UserWarning, match=r"schedulers\[1\] .* default of 0.001, next to 0.1"):
+        from_config({"class": "SequentialLR", **parts})
 
 
 BAD = [

@@ -142,6 +142,7 @@ def schedules(draw):
     return base_lr, boundaries, draw(rows), sorted(around)
 
 
+@pytest.mark.filterwarnings("ignore:values are multipliers of base_lr, and the largest")
 @given(schedules())
 def test_every_rate_is_the_float64_product_rounded_once(arguments):
     base_lr, boundaries, rows, epochs = arguments
@@ -181,3 +182,77 @@ def test_every_stage_is_found_whatever_the_number_of_boundaries(count):
     expected = np.minimum(epochs // 3, count)
     np.testing.assert_array_equal(scheduler.lr_at(epochs)[:, 0], expected)
     np.testing.assert_array_equal(jax.jit(scheduler.lr_at)(epochs)[:, 0], expected)
+
+
+# Rates in the place of multipliers
+
+
+def test_from_rates_trains_at_the_rates_themselves():
+    scheduler = PiecewiseConstantSchedule.from_rates([30, 60], [0.1, 0.01, 0.001], last_epoch=30)
+    np.testing.assert_array_equal(scheduler.lr_at([29, 30, 60])[:, 0], float32(0.1, 0.01, 0.001))
+    assert scheduler.base_lrs == [1.0]
+    assert scheduler.epoch == 30
+    assert scheduler.values == [0.1, 0.01, 0.001]
+
+
+def test_from_rates_takes_a_column_for_each_group():
+    rates = [[0.1, 0.2], [0.01, 0.02]]
+    scheduler = PiecewiseConstantSchedule.from_rates([30], np.array(rates))
+    np.testing.assert_array_equal(scheduler.lr_at([0, 30]), np.array(rates, np.float32))
+    swept = jax.vmap(lambda r: PiecewiseConstantSchedule.from_rates([30], r).lr_at(30)[0])
+    assert swept(jnp.array([[1.0, 0.5], [1.0, 0.25]])).tolist() == [0.5, 0.25]
+
+
+@pytest.mark.parametrize(
+    ("boundaries", "rates", "error", "message"),
+    [
+        ([30], [0.1], ValueError, "rates must have one entry more .* 2 for 1 boundaries, got 1"),
+        ([30], [0.1, -0.1], ValueError, r"rates\[1\] must be finite and not negative, got -0.1"),
+        ([30], [[0.1, "x"], [0.1, 0.2]], TypeError, r"rates\[0\]\[1\] must be a number, got 'x'"),
+        ([30.0], [0.1, 0.01], TypeError, r"boundaries\[0\] must be an integer, got 30.0"),
+        (0.1, [0.1, 0.01], TypeError, "boundaries must be a sequence of integers, got 0.1"),
+    ],
+)
+def test_from_rates_names_what_is_wrong(boundaries, rates, error, message):
+    with pytest.raises(error, match=message):
+        PiecewiseConstantSchedule.from_rates(boundaries, rates)
+
+
+GIVEN_TWICE = [
+    (0.1, [0.1, 0.01, 0.001], 0.1, 0.01),
+    (1e-3, [0.0, 1e-3, 1e-4], 1e-3, 1e-6),
+    (2.0, [1.0, 2.0, 1.0], 2.0, 4.0),
+    (np.float32(0.1), np.array([0.1, 0.01, 0.001]), 0.1, 0.01),
+    ([0.1, 0.3], [0.3, 0.1, 0.01], 0.3, 0.09),
+    ([0.1, 0.3], [[0.1, 0.3], [0.01, 0.03], [0.0, 0.0]], 0.3, 0.09),
+    ([0.1, 0.3], [[0.3, 0.1], [0.01, 0.03], [0.0, 0.0]], 0.3, 0.03),
+    ([0.3], [[0.3, 0.1], [0.01, 0.03], [0.0, 0.0]], 0.3, 0.09),
+]
+
+
+@pytest.mark.parametrize(("base_lr", "values", "equal", "highest"), GIVEN_TWICE)
+def test_rates_given_twice_are_warned_of_with_what_is_trained_at(base_lr, values, equal, highest):
+    message = rf"equals the base rate, {equal:g}: the highest rate is {highest:g}\. .*from_rates"
+    with pytest.warns(UserWarning, match=message) as caught:
+        scheduler = PiecewiseConstantSchedule(base_lr, [30, 60], values)
+    assert [warning.filename for warning in caught] == [__file__]
+    assert scheduler.lr_at([0, 30, 60]).max() == np.float32(highest)
+
+
+@pytest.mark.parametrize(
+    ("base_lr", "values"),
+    [
+        (0.1, [1.0, 0.1, 0.01]),  # 0.1 is among the multipliers, and not the largest
+        (1.0, [1.0, 0.1, 0.01]),
+        (1.0, [0.1, 0.01, 0.001]),
+        (0.1, [0.2, 0.1, 0.05]),
+        (0.0, [0.0, 0.0, 0.0]),
+        (0.5, [[0.0, 1.0], [0.5, 1.0], [0.5, 0.5]]),  # what thaws gradually
+        (np.nextafter(np.float32(0.1), np.float32(1)), [0.1, 0.01, 0.001]),
+        (jnp.float32(0.1), [0.1, 0.01, 0.001]),  # not on the host
+        (0.1, jnp.float32([0.1, 0.01, 0.001])),
+    ],
+)
+def test_multipliers_are_not_warned_of(base_lr, values):
+    assert PiecewiseConstantSchedule(base_lr, [30, 60], values).base_lrs
+    assert jax.jit(lambda b: PiecewiseConstantSchedule(b, [30, 60], values).lr_at(0))(0.1).size

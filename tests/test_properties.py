@@ -15,6 +15,9 @@ from hypothesis import strategies as st
 import brainsched
 from schedule_strategies import MOST, composed, single
 
+# As compositions of anything do.
+pytestmark = pytest.mark.filterwarnings(r"ignore:schedulers\[\d+\] warms up for")
+
 NAMES = [*single(1), "composed"]
 LIFE = 3 * MOST
 
@@ -29,7 +32,8 @@ def schedulers(draw, name):
 
 
 def test_every_schedule_that_is_a_function_of_the_epoch_is_here():
-    others = {"ReduceLROnPlateau", "SequentialLR", "ChainedScheduler"}
+    compositions = {"SequentialLR", "ChainedScheduler", "PerUpdate", "Branch", "Extension"}
+    others = {"ReduceLROnPlateau", *compositions}
     assert {*NAMES, *others} - {"composed"} == set(brainsched.schedules.__all__)
 
 
@@ -96,7 +100,7 @@ def test_rates_at_many_epochs_are_the_stack_of_those_at_each(name, data):
 @given(data=st.data())
 def test_resuming_at_any_epoch_is_no_interruption(name, data):
     scheduler = data.draw(schedulers(name))
-    fresh = brainsched.from_config(scheduler.config)
+    fresh = brainsched.from_config(scheduler.config, import_functions=True)
     for _ in range(data.draw(st.integers(0, LIFE))):
         scheduler.step()
     saved = pickle.dumps(scheduler.state_dict())
@@ -115,7 +119,7 @@ def test_resuming_at_any_epoch_is_no_interruption(name, data):
 @given(data=st.data())
 def test_a_config_builds_the_same_schedule(name, data):
     scheduler = data.draw(schedulers(name))
-    rebuilt = brainsched.from_config(scheduler.config)
+    rebuilt = brainsched.from_config(scheduler.config, import_functions=True)
     assert rebuilt.config == scheduler.config
     assert type(rebuilt) is type(scheduler)
     np.testing.assert_array_equal(rebuilt.lr_at(range(LIFE)), scheduler.lr_at(range(LIFE)))

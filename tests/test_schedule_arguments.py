@@ -14,6 +14,8 @@ from brainsched.schedules.cosine import (
 from brainsched.schedules.cyclic import CyclicLR, OneCycleLR
 from brainsched.schedules.exponential import ExponentialDecayLR, ExponentialLR
 from brainsched.schedules.functional import LambdaLR
+from brainsched.schedules.inverse import InverseSqrtLR, InverseTimeDecayLR
+from brainsched.schedules.piecewise_linear import PiecewiseLinearSchedule
 from brainsched.schedules.polynomial import ConstantLR, LinearLR, PolynomialLR
 from brainsched.schedules.steps import MultiStepLR, StepLR
 from brainsched.schedules.warmup import WSD, WarmupScheduler
@@ -40,6 +42,10 @@ COUNTS = [
     (WSD, "warmup_steps", 0),
     (WSD, "stay_steps", 0),
     (WSD, "decay_steps", 1),
+    (WSD, "cycles", 1),
+    (InverseSqrtLR, "warmup_steps", 0),
+    (InverseSqrtLR, "timescale", 1),
+    (InverseTimeDecayLR, "decay_steps", 1),
 ]
 
 
@@ -70,6 +76,8 @@ NUMBERS = [
     (OneCycleLR, "pct_start", r"\(0, 1\)", [0.0, 1, 30]),
     (OneCycleLR, "div_factor", r"\[1, inf\)", [0, 0.5]),
     (OneCycleLR, "final_div_factor", r"\[1, inf\)", [0, 0.99]),
+    (CosineAnnealingWarmRestarts, "decay", r"\(0, 1\]", [0, 1.1]),
+    (InverseTimeDecayLR, "decay_rate", r"\[0, inf\)", []),
 ]
 
 
@@ -95,6 +103,7 @@ RATES = [
     (WarmupScheduler, "warmup_start_lr"),
     (WSD, "eta_min"),
     (WSD, "warmup_start_lr"),
+    (InverseSqrtLR, "warmup_start_lr"),
     (ExponentialDecayLR, "end_value"),
 ]
 
@@ -148,7 +157,39 @@ BAD = [
     (MultiStepLR, {"milestones": [1, True]}, TypeError, r"milestones\[1\] must be an integer"),
     (MultiStepLR, {"milestones": 30}, TypeError, r"milestones must be a sequence of integers"),
     (MultiStepLR, {"milestones": None}, TypeError, r"milestones must be a sequence of integers"),
+    # knots
+    (
+        PiecewiseLinearSchedule,
+        {"base_lr": 0.1, "boundaries": [0, 30], "values": [1.0, 0.5, 0.1]},
+        ValueError,
+        r"values must have as many entries as there are boundaries: 2 for 2 boundaries, got 3",
+    ),
+    (
+        PiecewiseLinearSchedule,
+        {"base_lr": 0.1, "boundaries": [], "values": []},
+        ValueError,
+        r"boundaries must have at least one epoch, got an empty sequence",
+    ),
+    (
+        PiecewiseLinearSchedule,
+        {"base_lr": 0.1, "boundaries": [30, 0], "values": [1.0, 0.5]},
+        ValueError,
+        r"boundaries must be in ascending order .* got boundaries\[1\] = 0 after 30",
+    ),
+    (
+        PiecewiseLinearSchedule,
+        {"base_lr": 0.1, "boundaries": [0, 30], "values": [[1.0, 0.5], [0.1]]},
+        ValueError,
+        r"values must have rows of equal length, got 1 in values\[1\] and 2 in values\[0\]",
+    ),
+    (
+        PiecewiseLinearSchedule,
+        {"base_lr": 0.1, "boundaries": [0, 30], "values": [1.0, NAN]},
+        ValueError,
+        r"values\[1\] must be finite and not negative, got nan",
+    ),
     # staircase
+    (InverseTimeDecayLR, {"staircase": 1}, TypeError, r"staircase must be True or False, got 1"),
     (ExponentialDecayLR, {"staircase": 1}, TypeError, r"staircase must be True or False, got 1"),
     (ExponentialDecayLR, {"staircase": "no"}, TypeError, r"staircase must be True or False"),
     # steps that have to fit
@@ -232,6 +273,13 @@ def test_total_steps_come_before_epochs_as_documented():
     scheduler = OneCycleLR(total_steps=50, epochs=5, steps_per_epoch=100)
     assert scheduler.total_steps == 50
     assert OneCycleLR(epochs=5, steps_per_epoch=100).total_steps == 500
+
+
+def test_timescale_is_the_warm_up_or_ten_thousand_unless_given():
+    """As in Hugging Face's get_inverse_sqrt_schedule."""
+    assert InverseSqrtLR(warmup_steps=7).timescale == 7
+    assert InverseSqrtLR(warmup_steps=0).timescale == 10_000
+    assert InverseSqrtLR(warmup_steps=7, timescale=9).timescale == 9
 
 
 def test_step_size_down_is_that_of_the_way_up_unless_given():

@@ -8,8 +8,10 @@ import braintools
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
+from brainsched.schedules.composition import SequentialLR
 from brainsched.schedules.cosine import (
     CosineAnnealingLR,
     CosineAnnealingWarmRestarts,
@@ -18,6 +20,8 @@ from brainsched.schedules.cosine import (
 from brainsched.schedules.cyclic import CyclicLR, OneCycleLR
 from brainsched.schedules.exponential import ExponentialDecayLR, ExponentialLR
 from brainsched.schedules.functional import LambdaLR
+from brainsched.schedules.inverse import InverseSqrtLR, InverseTimeDecayLR
+from brainsched.schedules.piecewise_linear import PiecewiseLinearSchedule
 from brainsched.schedules.polynomial import ConstantLR, LinearLR, PolynomialLR
 from brainsched.schedules.steps import MultiStepLR, StepLR
 from brainsched.schedules.warmup import WSD, WarmupScheduler
@@ -72,14 +76,45 @@ def cosine_annealing_lr(t, base, T_max=50, eta_min=0):
     return half_wave(base, eta_min, t, T_max)
 
 
-def cosine_annealing_warm_restarts(t, base, T_0=10, T_mult=1, eta_min=0):
+def cosine_annealing_warm_restarts(t, base, T_0=10, T_mult=1, eta_min=0, decay=1.0):
+    """As Keras' CosineDecayRestarts, whose m_mul is ``decay`` and whose alpha is a share."""
     if T_mult == 1:
-        return half_wave(base, eta_min, t % T_0, T_0)
-    length = T_0
-    while t >= length:
-        t -= length
-        length *= T_mult
-    return half_wave(base, eta_min, t, length)
+        cycle, t = divmod(t, T_0)
+        length = T_0
+    else:
+        cycle, length = 0, T_0
+        while t >= length:
+            t -= length
+            length *= T_mult
+            cycle += 1
+    return half_wave(eta_min + (base - eta_min) * decay**cycle, eta_min, t, length)
+
+
+def inverse_sqrt_lr(t, base, warmup_steps=1000, timescale=None, warmup_start_lr=0.0):
+    """As Hugging Face's get_inverse_sqrt_schedule, but for the first rate of the warm-up."""
+    if timescale is None:
+        timescale = warmup_steps or 10_000
+    if t < warmup_steps:
+        return warmup_start_lr + (base - warmup_start_lr) * t / warmup_steps
+    shift = timescale - warmup_steps
+    return base / math.sqrt((t + shift) / timescale)
+
+
+def inverse_time_decay_lr(t, base, decay_steps=1000, decay_rate=1.0, staircase=False):
+    """As Keras' InverseTimeDecay."""
+    if staircase:
+        return base / (1 + decay_rate * math.floor(t / decay_steps))
+    return base / (1 + decay_rate * t / decay_steps)
+
+
+def piecewise_linear_schedule(t, base, boundaries, values):
+    if t >= boundaries[-1]:
+        return base * values[-1]
+    if t < boundaries[0]:
+        return base * values[0]
+    i = max(i for i, boundary in enumerate(boundaries) if boundary <= t)
+    share = (t - boundaries[i]) / (boundaries[i + 1] - boundaries[i])
+    return base * (values[i] + (values[i + 1] - values[i]) * share)
 
 
 def warmup_cosine_schedule(
@@ -123,7 +158,10 @@ def wsd(
     warmup_start_lr=0.0,
     eta_min=0.0,
     decay_strategy="linear",
+    cycles=1,
 ):
+    cycle = min(t // (warmup_steps + stay_steps + decay_steps), cycles - 1)
+    t -= cycle * (warmup_steps + stay_steps + decay_steps)
     if t < warmup_steps:
         return warmup_start_lr + (base - warmup_start_lr) * t / warmup_steps
     x = (t - warmup_steps - stay_steps) / decay_steps
@@ -255,6 +293,41 @@ SMOOTH: list[Row] = [
         3000,
     ),
     (CosineAnnealingWarmRestarts, cosine_annealing_warm_restarts, {"T_0": 49}, 500),
+    (
+        CosineAnnealingWarmRestarts,
+        cosine_annealing_warm_restarts,
+        {"T_0": 49, "eta_min": 1e-3, "decay": 0.7},
+        3000,
+    ),
+    (
+        CosineAnnealingWarmRestarts,
+        cosine_annealing_warm_restarts,
+        {"T_0": 7, "T_mult": 2, "eta_min": 0.05, "decay": 0.3},
+        3000,
+    ),
+    (InverseSqrtLR, inverse_sqrt_lr, {}, 20_000),
+    (InverseSqrtLR, inverse_sqrt_lr, {"warmup_steps": 49, "warmup_start_lr": 1e-4}, 2000),
+    (InverseSqrtLR, inverse_sqrt_lr, {"warmup_steps": 98, "timescale": 7}, 2000),
+    (InverseSqrtLR, inverse_sqrt_lr, {"warmup_steps": 0}, 20_000),
+    (InverseSqrtLR, inverse_sqrt_lr, {"warmup_steps": 0, "timescale": 1}, 200),
+    (InverseTimeDecayLR, inverse_time_decay_lr, {}, 10_000),
+    (InverseTimeDecayLR, inverse_time_decay_lr, {"decay_steps": 49, "decay_rate": 0.3}, 2000),
+    (
+        InverseTimeDecayLR,
+        inverse_time_decay_lr,
+        {"decay_steps": 7, "decay_rate": 0.4, "staircase": True},
+        2000,
+    ),
+    (InverseTimeDecayLR, inverse_time_decay_lr, {"decay_rate": 0}, 20),
+    *(
+        (PiecewiseLinearSchedule, piecewise_linear_schedule, arguments, 1100)
+        for arguments in (
+            {"boundaries": [0, 49, 147, 1000], "values": [0.0, 1.0, 0.3, 0.0]},
+            {"boundaries": [15, 30, 31], "values": [0.5, 1, 2]},
+            {"boundaries": [98], "values": [0.3]},
+            {"boundaries": [49, 98], "values": [0.3, 0.7]},
+        )
+    ),
     (WarmupCosineSchedule, warmup_cosine_schedule, {}, 11_000),
     (
         WarmupCosineSchedule,
@@ -292,6 +365,13 @@ SMOOTH: list[Row] = [
         for strategy in ("linear", "cos", "sqrt")
     ),
     (WSD, wsd, {"warmup_steps": 0, "stay_steps": 0, "decay_steps": 1}, 4),
+    (WSD, wsd, {"warmup_steps": 0, "stay_steps": 0, "decay_steps": 1, "cycles": 3}, 6),
+    (
+        WSD,
+        wsd,
+        {"warmup_steps": 9, "stay_steps": 30, "decay_steps": 10, "eta_min": 1e-3, "cycles": 4},
+        220,
+    ),
     (CyclicLR, cyclic_lr, {}, 13_000),
     (CyclicLR, cyclic_lr, {"max_lr": 0.5, "step_size_up": 49, "step_size_down": 98}, 600),
     (CyclicLR, cyclic_lr, {"max_lr": 0.5, "step_size_up": 30, "mode": "triangular2"}, 5000),
@@ -431,7 +511,10 @@ def test_parameters_and_their_order_and_defaults_are_those_of_braintools(name):
         signature = inspect.signature(cls.__init__)
         return [(p.name, p.default, p.kind) for p in signature.parameters.values()]
 
-    assert parameters(OURS[name]) == parameters(getattr(braintools.optim, name))
+    theirs = parameters(getattr(braintools.optim, name))
+    ours = parameters(OURS[name])
+    assert ours[: len(theirs)] == theirs
+    assert [n for n, default, _ in ours[len(theirs) :] if default is inspect.Parameter.empty] == []
 
 
 @pytest.mark.parametrize("name", OURS)
@@ -547,6 +630,10 @@ def test_ends_and_peaks_are_exact_in_float64_too():
         (PolynomialLR(0.3, 49, 0.9), {0: 0.3, 49: 0.0}),
         (CyclicLR(0.3, 0.7, 49, 98), {0: 0.3, 49: 0.7, 147: 0.3}),
         (OneCycleLR(0.7, 98, pct_start=0.5, div_factor=4, final_div_factor=8), {49: 0.7}),
+        (CosineAnnealingWarmRestarts(0.3, 49, decay=0.5), {0: 0.3, 49: 0.15, 98: 0.075}),
+        (WSD(0.3, 49, 49, 49, 0.1, 0.1, cycles=2), {0: 0.1, 49: 0.3, 147: 0.1, 196: 0.3, 294: 0.1}),
+        (InverseSqrtLR(0.3, 49, warmup_start_lr=0.1), {0: 0.1, 49: 0.3, 196: 0.15}),
+        (PiecewiseLinearSchedule(1.0, [3, 52, 55], [0.1, 0.3, 0.7]), {3: 0.1, 52: 0.3, 55: 0.7}),
     ]
     for scheduler, ends in cases:
         config = {key: value for key, value in scheduler.config.items() if key != "class"}
@@ -586,7 +673,65 @@ def test_ten_thousand_milestones_make_the_same_program_as_three():
     assert operations(10_000) == operations(3)
 
 
+def test_a_peak_that_decays_stays_on_its_side_of_eta_min():
+    scheduler = CosineAnnealingWarmRestarts(0.3, 10, eta_min=0.1, decay=0.5)
+    np.testing.assert_allclose(scheduler.lr_at([0, 10, 20, 300])[:, 0], [0.3, 0.2, 0.15, 0.1])
+    rising = CosineAnnealingWarmRestarts(0.1, 10, eta_min=0.3, decay=0.5)
+    np.testing.assert_allclose(rising.lr_at([0, 10, 20, 300])[:, 0], [0.1, 0.2, 0.25, 0.3])
+
+
+@pytest.mark.parametrize("warmup_steps", [4000, 0])
+def test_inverse_square_root_is_noams_formula_and_that_of_t5(warmup_steps):
+    """Noam: (d W)**-0.5 * min(sqrt(W / t), t / W). T5: 1 / sqrt(max(t, k)), k = 10,000."""
+    t = np.arange(1, 30_001)
+    if warmup_steps:
+        base = (512 * warmup_steps) ** -0.5
+        rates = InverseSqrtLR(base, warmup_steps).lr_at(t)
+        expected = 512**-0.5 * np.minimum(t**-0.5, t * warmup_steps**-1.5)
+    else:
+        parts = [ConstantLR(0.01, 1.0, 0), InverseSqrtLR(0.01, 0)]
+        rates = SequentialLR(parts, [10_000]).lr_at(t)
+        expected = 1 / np.sqrt(np.maximum(t, 10_000))
+    np.testing.assert_allclose(rates[:, 0], expected, rtol=1e-7)
+
+
+def test_lines_through_knots_are_those_of_numpy_and_of_optax_between_whole_epochs_too():
+    boundaries, values = [4, 10, 30], [0.2, 1.0, 0.1]
+    scheduler = PiecewiseLinearSchedule(0.5, boundaries, values)
+    asked = np.linspace(0, 40, 161)
+    expected = rounded(0.5 * np.interp(asked, boundaries, values))
+    assert units_apart(scheduler.lr_at(asked)[:, 0], expected).max() <= 1
+    theirs = optax.piecewise_interpolate_schedule("linear", 0.1, {4: 1.0, 10: 5.0, 30: 0.1})
+    counts = jnp.arange(40)
+    np.testing.assert_allclose(scheduler.lr_at(counts)[:, 0], jax.vmap(theirs)(counts), rtol=1e-6)
+
+
+def test_ten_thousand_knots_make_the_same_program_as_three():
+    def operations(count):
+        scheduler = PiecewiseLinearSchedule(0.1, range(count), [1.0] * count)
+        text = jax.jit(scheduler.lr_at).lower(jnp.asarray(0)).as_text()
+        return sum(" = " in line and "constant" not in line for line in text.splitlines())
+
+    assert operations(10_000) == operations(3)
+
+
+def test_a_cycle_of_wsd_begins_where_the_one_before_has_ended():
+    scheduler = WSD(1.0, 2, 1, 2, warmup_start_lr=0.5, eta_min=0.25, cycles=2)
+    expected = [0.5, 0.75, 1, 1, 0.625, 0.5, 0.75, 1, 1, 0.625, 0.25, 0.25]
+    assert scheduler.lr_at(range(12)).ravel().tolist() == expected
+    assert scheduler.stage_boundaries == [2, 3, 5, 7, 8]
+
+
 # Several groups
+
+
+def test_a_column_of_lines_for_each_group():
+    values = [[0.0, 1.0], [1.0, 0.5]]
+    scheduler = PiecewiseLinearSchedule([0.5, 0.25], [0, 4], values)
+    assert scheduler.lr_at([0, 1, 4]).tolist() == [[0, 0.25], [0.125, 0.21875], [0.5, 0.125]]
+    assert scheduler.max_groups == 2
+    with pytest.raises(ValueError, match="base_lr has 3 entries, but the schedule has columns for"):
+        PiecewiseLinearSchedule([0.1, 0.2, 0.3], [0, 4], values)
 
 
 def test_an_upper_rate_for_each_group_and_the_last_one_for_the_rest():
@@ -652,6 +797,9 @@ def test_a_schedule_with_a_function_is_built_inside_compiled_code():
         (lambda rate: WarmupCosineSchedule(0.5, 4, 8, eta_min=rate), 6, 0.5),
         (lambda rate: WarmupScheduler(0.5, 4, warmup_start_lr=rate), 1, 0.75),
         (lambda rate: WSD(0.5, 4, 4, 4, eta_min=rate), 11, 0.75),
+        (lambda rate: WSD(0.5, 4, 4, 4, eta_min=rate, cycles=2), 23, 0.75),
+        (lambda rate: InverseSqrtLR(0.5, 4, warmup_start_lr=rate), 1, 0.75),
+        (lambda rate: PiecewiseLinearSchedule(0.5, [0, 4], [0, rate]), 3, 0.375),
         (lambda rate: CyclicLR(0.5, rate, 4), 3, 0.75),
         (lambda rate: OneCycleLR(rate, 8, pct_start=0.5), 4, 1.0),
         (lambda rate: ExponentialDecayLR(0.5, 1, 0.1, end_value=rate), 9, 1.0),

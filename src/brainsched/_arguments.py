@@ -5,8 +5,9 @@ change: the arguments are copied when the scheduler is built, and cannot be assi
 place after that. So they are also what a checkpoint records and what rebuilds the scheduler.
 """
 
+import contextlib
 import inspect
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import jax
@@ -14,9 +15,10 @@ import numpy as np
 
 if TYPE_CHECKING:
     from brainsched._base import LRScheduler
+    from brainsched._schedule import Schedule
 
 
-def parameters(cls: "type[LRScheduler]") -> tuple[str, ...]:
+def parameters(cls: "type[Schedule]") -> tuple[str, ...]:
     """Return the names of the constructor's parameters.
 
     Raises
@@ -52,10 +54,25 @@ class FixedList(list[Any]):
         return type(self), (list(self),)  # without it, pickle and copy would append to it
 
 
+class FixedDict(dict[str, Any]):
+    """A dict that cannot be changed: an argument as the user gave it, in its order."""
+
+    def _refuse(self, *args: Any, **kwargs: Any) -> NoReturn:
+        raise TypeError("this dict is an argument of a scheduler, and fixed: build a new scheduler")
+
+    __setitem__ = __delitem__ = __ior__ = _refuse
+    pop = popitem = clear = update = setdefault = _refuse
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (dict(self),)  # without it, pickle and copy would assign its entries
+
+
 def fixed(value: Any) -> Any:
     """Return a copy of an argument that cannot be changed in place."""
     if isinstance(value, list):
         return FixedList(map(fixed, value))
+    if isinstance(value, Mapping):
+        return FixedDict({name: fixed(entry) for name, entry in value.items()})
     if type(value) is tuple:
         return tuple(map(fixed, value))
     if isinstance(value, np.ndarray):
@@ -96,15 +113,16 @@ def parts(scheduler: "LRScheduler") -> "Iterator[LRScheduler]":
             yield from parts(value)
 
 
-def numbers(scheduler: "LRScheduler") -> Iterator[Any]:
+def numbers(scheduler: "Schedule") -> Iterator[Any]:
     """Yield all that the formula is calculated from: numbers, arrays and functions."""
     names = [name for name in parameters(type(scheduler)) if name != "last_epoch"]
-    is_list = lambda value: isinstance(value, FixedList)  # noqa: E731  (which JAX takes for a leaf)
     stack = [getattr(scheduler, name) for name in names]
     while stack:
         leaf = stack.pop()
-        if is_list(leaf):
+        if isinstance(leaf, FixedList):  # which JAX takes for a leaf
             stack.extend(leaf)
+        elif isinstance(leaf, FixedDict):
+            stack.extend(leaf.values())
         elif hasattr(leaf, "formula"):
             yield from numbers(leaf)
         else:
@@ -130,18 +148,31 @@ def refuse(scheduler: "LRScheduler", name: str) -> NoReturn:
     raise AttributeError(f"{cls}.{name} cannot be assigned: {why}")
 
 
-def missing(scheduler: "LRScheduler", name: str) -> AttributeError:
-    """Return the error for an attribute that a scheduler does not have."""
-    cls = type(scheduler).__name__
-    attributes = scheduler.__dict__
-    if "last_epoch" not in attributes and name in ("last_epoch", "_current_lrs", "_evaluation"):
-        return AttributeError(
-            f"this {cls} was not built: its __init__ must end with "
+class NotBuilt:
+    """What a scheduler has in the place of an attribute that only its base's constructor sets."""
+
+    def __get__(self, scheduler: "LRScheduler | None", cls: type) -> Any:
+        if scheduler is None:
+            return self
+        raise AttributeError(
+            f"this {cls.__name__} was not built: its __init__ must end with "
             f"super().__init__(base_lr, last_epoch)"
         )
-    if "_is_built" not in attributes and not name.startswith("__"):
-        return AttributeError(
-            f"{cls} has no attribute {name!r} when its formula is evaluated for the first time, by "
-            f"super().__init__: set self.{name} before that call, which comes last"
-        )
-    return AttributeError(f"{cls} has no attribute {name!r}")
+
+
+@contextlib.contextmanager
+def set_before_the_base(scheduler: "LRScheduler") -> Iterator[None]:
+    """Let an AttributeError about ``scheduler`` say that its base's constructor comes last.
+
+    (``__getattr__`` would say so, too, and make every other attribute slower to look up.)
+    """
+    try:
+        yield
+    except AttributeError as error:
+        if error.obj is not scheduler:
+            raise
+        raise AttributeError(
+            f"{type(scheduler).__name__} has no attribute {error.name!r} when its formula is "
+            f"evaluated for the first time, by super().__init__: set self.{error.name} before "
+            f"that call, which comes last"
+        ) from error

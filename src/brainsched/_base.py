@@ -17,29 +17,35 @@ Conventions, for every schedule:
 
 import inspect
 import operator
-from abc import abstractmethod
 from collections.abc import Callable, Iterable, Sequence
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import braintools
-import jax
 import numpy as np
-from brainstate import State, TraceContextError
+from brainstate import State
 from brainstate.graph import Node
-from jaxtyping import Float
 
-from brainsched import _arguments, _check, _checkpoint, _config, _copies, _param_groups, _upstream
+from brainsched import (
+    _arguments,
+    _check,
+    _checkpoint,
+    _config,
+    _copies,
+    _param_groups,
+    _tracking,
+    _upstream,
+)
 from brainsched._base_rates import BaseRates
 from brainsched._evaluation import Bases, Evaluation, advance, stay
+from brainsched._schedule import Schedule
 from brainsched._states import EpochState, RatesState
-from brainsched._types import Array, BaseLRs, Epochs, LRs, Rate, Rates, epoch_dtype
+from brainsched._types import Array, Rate, Rates
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
+    pass
 
 
-class LRScheduler(Node, braintools.optim.LRScheduler):
+class LRScheduler(Schedule, Node, braintools.optim.LRScheduler):
     """A learning-rate schedule for the param groups of a braintools optimizer.
 
     A subclass keeps each argument of its constructor as an attribute of the same name, calls
@@ -47,9 +53,10 @@ class LRScheduler(Node, braintools.optim.LRScheduler):
 
     Parameters
     ----------
-    base_lr : float or sequence of float
-        The rate at multiplier 1, of every param group or one for each. A traced or device array
-        with at most one axis serves too.
+    base_lr : float, sequence of float, or mapping from str to float
+        The rate at multiplier 1, of every param group or one for each, which a mapping also gives
+        a name: ``{'body': 1e-3, 'head': 1e-2}``. A traced or device array with at most one axis
+        serves too.
     last_epoch : int
         The epoch to begin at.
 
@@ -79,12 +86,13 @@ class LRScheduler(Node, braintools.optim.LRScheduler):
     [[0.800000011920929], [0.4000000059604645], [0.10000000149011612]]
     """
 
-    max_groups: int | None = None
+    last_epoch: Any = _arguments.NotBuilt()
+    _current_lrs: Any = _arguments.NotBuilt()
     __signature__: inspect.Signature
 
     # What links it to the optimizer that it drives, if it does.
     _attachment: "_param_groups.Attachment | None" = None
-    # Whether the question was asked, at its first step, if an optimizer should follow it.
+    # Whether an optimizer follows it, or it was asked once if one should.
     _was_missed = False
     # How it lost the optimizer that it drove, if it did.
     _lost: str | None = None
@@ -101,7 +109,8 @@ class LRScheduler(Node, braintools.optim.LRScheduler):
                 f"{type(base_lr).__name__}(lr=scheduler)"
             )
         self.base_lr = base_lr
-        self._begin(BaseRates(tuple(_check.base_rates("base_lr", base_lr))), last_epoch)
+        listed = tuple(_check.base_rates("base_lr", base_lr))
+        self._begin(BaseRates(listed, names=_check.group_names("base_lr", base_lr)), last_epoch)
 
     def _begin(self, bases: Bases, last_epoch: int) -> None:
         """Create the States, and evaluate the formula for the first time."""
@@ -109,7 +118,8 @@ class LRScheduler(Node, braintools.optim.LRScheduler):
         self.last_epoch = EpochState(self._first_epoch)
         self._current_lrs = RatesState([])
         _arguments.fix(self)
-        self._have_groups(*self._with_groups(len(bases.listed), bases, []))
+        with _arguments.set_before_the_base(self):
+            self._have_groups(*self._with_groups(len(bases.listed), bases, []))
         self._is_built = True
 
     def __init_subclass__(cls) -> None:
@@ -130,88 +140,6 @@ class LRScheduler(Node, braintools.optim.LRScheduler):
         else:
             _arguments.refuse(self, name)
 
-    def __getattr__(self, name: str) -> Any:
-        raise _arguments.missing(self, name)
-
-    # The schedule
-
-    @abstractmethod
-    def formula(self, epoch: Epochs, base_lrs: BaseLRs, xp: ModuleType) -> LRs:
-        """Return the rates of every param group: the one method that a schedule writes.
-
-        Parameters
-        ----------
-        epoch : float64 array of shape ``(*epoch, 1)``
-            The epochs asked for, none below 0, and not always whole: a schedule in epochs that is
-            stepped once an update has epochs between them.
-        base_lrs : float64 array of shape ``(groups,)``
-            The base rate of each group; in a composition, a tuple of each part's.
-        xp : module
-            ``numpy``, or ``jax.numpy`` with 64-bit types enabled: what to calculate with.
-
-        Returns
-        -------
-        float64 array of shape ``(*epoch, groups)``, or one that broadcasts to it
-            Not rounded; the base does that.
-        """
-        raise NotImplementedError
-
-    def lr_at(self, epoch: Any) -> Float[Array, "*epoch groups"]:
-        """Return the scheduled rates at any epoch, or at many.
-
-        Parameters
-        ----------
-        epoch : int or float, or sequence or array of them
-            Epochs, which may lie between whole ones; a traced or device array is not checked, and
-            below 0 counts as 0.
-
-        Returns
-        -------
-        array of shape ``(*epoch.shape, n_groups)``
-            In the rate's dtype: a NumPy array for an epoch on the host.
-
-        Raises
-        ------
-        TypeError, ValueError
-            If an epoch is not a real number, is negative or too large.
-        """
-        self._require_pure("lr_at()")
-        if isinstance(epoch, list | tuple | range):
-            epoch = np.asarray(epoch) if len(epoch) else np.zeros(0, epoch_dtype())
-        return self._evaluation.rates(_check.real_epoch("epoch", epoch))
-
-    def as_optax(self, group: int = 0, steps_per_epoch: int = 1) -> Callable[[Any], Array]:
-        """Return the rate of one param group as an ``optax.Schedule``, for optax and Flax.
-
-        The position is the count that optax keeps; ``last_epoch`` plays no part. What happens to
-        the scheduler later does not reach the schedule.
-
-        Parameters
-        ----------
-        group : int
-            An entry of ``base_lr``, or a column of a schedule with a column for each group.
-        steps_per_epoch : int
-            How many counts make an epoch.
-
-        Returns
-        -------
-        callable
-            From a count, traced or not, to the scheduled rate at epoch
-            ``count // steps_per_epoch``, positive and in the rate's dtype.
-
-        Raises
-        ------
-        TypeError, ValueError
-            If there is no such group, or ``steps_per_epoch`` is not an integer of at least 1.
-
-        See Also
-        --------
-        scale_by_scheduler : a rate for each group of parameters.
-        """
-        from brainsched import _optax  # the bridges stand on the base, which needs none of them
-
-        return _optax.schedule(self, group, steps_per_epoch)
-
     # Stepping
 
     def step(self, epoch: Any = None) -> None:
@@ -229,8 +157,8 @@ class LRScheduler(Node, braintools.optim.LRScheduler):
         brainstate.TraceContextError
             If called under a plain JAX transformation, which does not track States.
         """
-        self._require_tracking("step()")
-        if self._attachment is None and not self._was_missed:
+        _tracking.require(self.last_epoch, "step()")
+        if not self._was_missed:
             _param_groups.warn_if_missed(self)
         if epoch is None:
             (now,), rates = self._evaluation(advance, self.last_epoch.value)
@@ -259,20 +187,20 @@ class LRScheduler(Node, braintools.optim.LRScheduler):
         brainstate.TraceContextError
             If called under a plain JAX transformation.
         """
-        self._require_tracking("apply()")
+        _tracking.require(self.last_epoch, "apply()")
         self._current_lrs.value = [apply_fn(rate) for rate in self.get_lr()]
 
     # What it shows
 
     def get_lr(self) -> list[Array]:
         """Return the scheduled rate of each param group at the present epoch."""
-        self._require_tracking("get_lr()")
+        _tracking.require(self.last_epoch, "get_lr()")
         _, rates = self._evaluation(stay, self._position.value)
         return list(rates)
 
     def get_last_lr(self) -> list[Array]:
         """Return the applied rate of each param group."""
-        self._require_tracking("get_last_lr()")
+        _tracking.require(self.last_epoch, "get_last_lr()")
         _param_groups.note_that_rates_were_read(self)
         return list(self._current_lrs.value)
 
@@ -287,7 +215,6 @@ class LRScheduler(Node, braintools.optim.LRScheduler):
             If optax asks for a rate to go downhill with, which is positive: where the scheduler
             was given as ``optax.sgd(scheduler)``, or to any other part of optax that takes a rate.
         """
-        self._require_tracking("the optimizer's step")
         if _upstream.optax_wants_a_positive_rate():
             raise TypeError(
                 f"optax was given a {type(self).__name__} in the place of a rate, and would go "
@@ -295,6 +222,7 @@ class LRScheduler(Node, braintools.optim.LRScheduler):
                 f"Give optax scheduler.as_optax(), whose position is optax's own count; in an "
                 f"optimizer of braintools, chain optax.scale_by_schedule(scheduler)"
             )
+        _tracking.require(self.last_epoch, "the optimizer's step")
         return -_param_groups.applied_rate(self)
 
     @property
@@ -310,14 +238,9 @@ class LRScheduler(Node, braintools.optim.LRScheduler):
     @property
     def epoch(self) -> int:
         """``last_epoch`` as an int; waits for the device where it is on one."""
-        self._require_tracking("epoch")
-        value = self.last_epoch.value
-        if isinstance(value, jax.core.Tracer):
-            raise TraceContextError(
-                f"{type(self).__name__}.epoch is an int, which compiled code does not know yet: "
-                f"use last_epoch.value there, and epoch outside"
-            )
-        return int(value)
+        _tracking.require(self.last_epoch, "epoch")
+        what = f"{type(self).__name__}.epoch"
+        return int(_tracking.known(self.last_epoch.value, what, "last_epoch.value"))
 
     @property
     def base_lrs(self) -> list[Rate]:
@@ -325,44 +248,9 @@ class LRScheduler(Node, braintools.optim.LRScheduler):
         return self._bases.first(max(self._n_groups, self._bases.known))
 
     @property
-    def config(self) -> dict[str, Any]:
-        """The class and the arguments that rebuild this scheduler, in JSON types.
-
-        See Also
-        --------
-        from_config : the way back.
-        """
-        return _config.config(self)
-
-    def plot(self, epochs: int, ax: "Axes | None" = None) -> "Axes":
-        """Draw the scheduled rates of the first epochs, with Matplotlib.
-
-        Parameters
-        ----------
-        epochs : int
-            How many epochs, at least 1.
-        ax : matplotlib.axes.Axes, optional
-            Where to draw. Default: a new figure.
-
-        Returns
-        -------
-        matplotlib.axes.Axes
-            With a line for each param group and a mark at each of ``stage_boundaries``,
-            logarithmic where the rates span two decades or more.
-
-        Raises
-        ------
-        TypeError, ValueError
-            If ``epochs`` is not a positive integer.
-        """
-        from brainsched import _plot
-
-        return _plot.plot(self, epochs, ax)
-
-    @property
-    def stage_boundaries(self) -> Sequence[int]:
-        """The epochs at which another stage of the schedule begins, where it has any."""
-        return ()
+    def group_names(self) -> tuple[str, ...]:
+        """The names that a mapping ``base_lr`` gives to the param groups, from the first one on."""
+        return self._bases.names
 
     def __repr__(self) -> str:
         rates = ", ".join(str(rate) for rate in self._current_lrs.value)
@@ -389,21 +277,6 @@ class LRScheduler(Node, braintools.optim.LRScheduler):
         """
         _param_groups.attach(self, optimizer)
 
-    def _evaluation_of(self, groups: int, bases: Bases) -> Evaluation:
-        """Return the evaluation for so many param groups; change nothing."""
-        if self.max_groups is not None and groups > self.max_groups:
-            raise ValueError(
-                f"base_lr has {groups} entries, but the schedule has columns for "
-                f"{self.max_groups} param groups"
-            )
-        numbers = list(_arguments.numbers(self))
-        evaluation = Evaluation(type(self).__name__, self.formula, numbers, bases, groups)
-        # Once for each class, since it is the code that is looked at; a function is code, too.
-        if type(self) not in _traceable or any(map(callable, numbers)):
-            evaluation.check_that_it_traces()
-            _traceable.add(type(self))
-        return evaluation
-
     def _with_groups(
         self, groups: int, bases: Bases, held: Sequence[Array]
     ) -> tuple[Evaluation, Bases, list[Array]]:
@@ -425,23 +298,6 @@ class LRScheduler(Node, braintools.optim.LRScheduler):
     def _position(self) -> State:
         """The State that the formula is a function of."""
         return getattr(self, self._position_name)
-
-    def _require_pure(self, what: str) -> None:
-        """Raise a TypeError if the rate depends on more than the epoch: ``what`` cannot be."""
-
-    def _require_tracking(self, what: str) -> None:
-        """Raise under a plain JAX transformation: it would drop what is written to the States."""
-        if _upstream.inside_brainstate_transform():
-            return
-        if not _upstream.created_in_current_trace(self.last_epoch):
-            raise TraceContextError(
-                f"{what} ran under a plain JAX transformation (jax.jit, jax.vmap, jax.grad, "
-                f"jax.lax.scan, ...), which cannot track the scheduler's States: the schedule "
-                f"would silently stand still. Use brainstate.transform.jit, vmap, grad, for_loop "
-                f"or scan instead. In pure JAX, optax or Flax code, where no State is tracked, "
-                f"make the rate a function of a step count that optax or you carry: "
-                f"scheduler.as_optax(), brainsched.scale_by_scheduler, scheduler.lr_at(count)"
-            )
 
     # Checkpoints and copies
 
@@ -485,10 +341,6 @@ class LRScheduler(Node, braintools.optim.LRScheduler):
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "LRScheduler":
         return _copies.deepcopy(self, memo)
-
-
-# The classes whose formulas compiled code can evaluate.
-_traceable: set[type[LRScheduler]] = set()
 
 
 def _same_on_host(rates: Iterable[Array], others: Iterable[Array]) -> bool:

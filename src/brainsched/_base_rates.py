@@ -20,10 +20,13 @@ class BaseRates:
         The entries of ``base_lr``, at least one.
     given : dict from int to rate
         The ``lr=`` of groups that ``base_lr`` has no entry for.
+    names : tuple of str
+        The name of each entry, where ``base_lr`` gives names.
     """
 
     listed: tuple[Rate, ...]
     given: dict[int, Rate] = dataclasses.field(default_factory=dict)
+    names: tuple[str, ...] = ()
 
     def __getitem__(self, group: int) -> Rate:
         last = len(self.listed) - 1
@@ -67,6 +70,8 @@ class BaseRates:
 class JointBaseRates:
     """The base rates of a composition: each part has its own, and the first part's are shown.
 
+    A part with a single base rate has it for the groups of the other parts, too.
+
     Parameters
     ----------
     parts : tuple of BaseRates or JointBaseRates
@@ -77,8 +82,13 @@ class JointBaseRates:
 
     @property
     def listed(self) -> tuple[Rate, ...]:
-        """The entries of the first part's ``base_lr``."""
-        return self.parts[0].listed
+        """The first part's, for as many groups as a part lists base rates for."""
+        return tuple(self.first(max(len(part.listed) for part in self.parts)))
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names that a part gives to the groups: the same in each that gives any."""
+        return next((part.names for part in self.parts if part.names), ())
 
     @property
     def given(self) -> dict[int, Rate]:
@@ -87,8 +97,8 @@ class JointBaseRates:
 
     @property
     def known(self) -> int:
-        """How many groups have a base rate of their own in the first part."""
-        return self.parts[0].known
+        """How many groups have a base rate of their own in a part."""
+        return max(part.known for part in self.parts)
 
     def first(self, groups: int) -> list[Rate]:
         """Return the first part's of the first ``groups`` groups."""

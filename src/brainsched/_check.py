@@ -8,7 +8,7 @@ or only after waiting for the device.
 import itertools
 import math
 import numbers
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -138,14 +138,46 @@ def sequence(name: str, value: Any, of: str) -> list[Any]:
     raise TypeError(f"{name} must be a sequence of {of}, got {shown(value)}")
 
 
-def base_rates(name: str, value: Any) -> list[float | jax.Array]:
-    """Return the base rates: one number, or a sequence with an entry for each param group."""
+def group_names(name: str, value: Any) -> tuple[str, ...]:
+    """Return the names that a mapping of base rates gives to the param groups, in its order."""
+    if not isinstance(value, Mapping):
+        return ()
+    for key in value:
+        if not isinstance(key, str):
+            raise TypeError(f"{name} must have the names of param groups as keys, got {shown(key)}")
+        if not key or key.isdecimal():
+            raise ValueError(
+                f"{name} must have names as keys that are no numbers, which count the groups, "
+                f"got {key!r}"
+            )
+    return tuple(value)
+
+
+def base_rates(name: str, value: Any, named_as: Any = None) -> list[float | jax.Array]:
+    """Return the base rates: one number, a sequence with an entry for each group, or a mapping.
+
+    The order is that of a mapping's entries. ``named_as`` is the ``base_lr`` whose names, in its
+    order, a mapping must have.
+    """
+    if isinstance(value, Mapping):
+        names = group_names(name, value)
+        if named_as is not None:
+            expected = group_names("base_lr", named_as)
+            if set(names) != set(expected):
+                raise ValueError(
+                    f"{name} must have the names that base_lr gives to the param groups, "
+                    f"{list(expected)}, got {list(names)}"
+                )
+            names = expected
+        if not names:
+            raise ValueError(f"{name} must have at least one rate, got an empty mapping")
+        return [rate(f"{name}[{key!r}]", value[key]) for key in names]
     value = unwrap(value)
     if isinstance(value, jax.Array) and value.ndim > 1:
         raise ValueError(f"{name} must have one axis at most, got the shape {value.shape}")
     if isinstance(value, numbers.Real) or (isinstance(value, jax.Array) and value.ndim == 0):
         return [rate(name, value)]
-    entries = sequence(name, value, "numbers, or one number")
+    entries = sequence(name, value, "numbers, or one number, or a mapping of names to numbers")
     if not entries:
         raise ValueError(f"{name} must have at least one rate, got an empty sequence")
     return [rate(f"{name}[{i}]", entry) for i, entry in enumerate(entries)]
@@ -181,8 +213,8 @@ def boundaries(name: str, value: Any) -> np.ndarray:
     return np.asarray(result, epoch_dtype())
 
 
-def table(name: str, value: Any, rows: int) -> Array:
-    """Return one multiplier for each of ``rows`` phases, or a row of them, one a param group.
+def table(name: str, value: Any, boundaries: int, *, more: int) -> Array:
+    """Return so many multipliers more than there are boundaries, or rows with one a param group.
 
     Returns
     -------
@@ -193,21 +225,22 @@ def table(name: str, value: Any, rows: int) -> Array:
         if value.ndim not in (1, 2):
             raise ValueError(f"{name} must have one or two axes, got the shape {value.shape}")
         result: Array = real_array(name, value)
-        _count(name, len(result), rows)
+        _count(name, len(result), boundaries, more)
     else:
         entries = sequence(name, value, "numbers, or of rows of numbers")
-        _count(name, len(entries), rows)
+        _count(name, len(entries), boundaries, more)
         result = _rows(name, entries)
     if result.ndim == 2 and result.shape[1] == 0:
         raise ValueError(f"{name} must have a column for each param group, got empty rows")
     return result
 
 
-def _count(name: str, found: int, expected: int) -> None:
-    if found != expected:
+def _count(name: str, found: int, boundaries: int, more: int) -> None:
+    if found != boundaries + more:
+        relation = "one entry more than" if more else "as many entries as"
         raise ValueError(
-            f"{name} must have one entry more than there are boundaries: "
-            f"{expected} for {expected - 1} boundaries, got {found}"
+            f"{name} must have {relation} there are boundaries: "
+            f"{boundaries + more} for {boundaries} boundaries, got {found}"
         )
 
 

@@ -1,7 +1,7 @@
 """What a scheduler saves, and how it comes back: checked as a whole, and written only then."""
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import jax
@@ -52,11 +52,18 @@ def load(scheduler: "LRScheduler", state_dict: Mapping[str, Any]) -> None:
         _check_groups("current_lrs", applied, scheduler)
         _check_groups("scheduled_lrs", scheduled, scheduler)
         base_lrs = _rates(state_dict, "base_lrs")
-        changed = _changed(scheduler, state_dict["config"], base_lrs)
+        changed = _changed(scheduler, state_dict["config"], base_lrs, scheduled, rates)
         if changed:
+            groups = ", ".join(
+                f"group {group}: {_before(hand, plan)} -> {_after(rate)}"
+                for group, (hand, plan, rate) in enumerate(
+                    zip(applied, scheduled, rates, strict=True)
+                )
+            )
             warnings.warn(
                 f"the checkpoint was saved with another schedule: {', '.join(changed)} changed. "
-                f"The schedule of the code holds from epoch {positions['last_epoch']} on",
+                f"The schedule of the code holds from epoch {positions['last_epoch']} on, and "
+                f"changes the rate of {groups}",
                 UserWarning,
                 stacklevel=3,
             )
@@ -107,19 +114,62 @@ def _check_groups(key: str, rates: list[float], scheduler: "LRScheduler") -> Non
         )
 
 
-def _changed(scheduler: "LRScheduler", saved: Any, base_lrs: list[float]) -> list[str]:
-    """Return what the code has changed since the checkpoint; raise if it is another class's."""
+def _before(applied: float, scheduled: float) -> str:
+    """Return the rate of a group when the checkpoint was saved, for a message."""
+    by_hand = "" if applied == scheduled else f" (by hand; scheduled was {scheduled:.6g})"
+    return f"{applied:.6g}{by_hand}"
+
+
+def _after(rate: Any) -> str:
+    """Return the rate of a group by the schedule of the code, for a message."""
+    return "a traced rate" if isinstance(rate, jax.core.Tracer) else f"{float(rate):.6g}"
+
+
+def _same_rates(scheduled: list[float], rates: list[Any]) -> bool:
+    return not any(isinstance(rate, jax.core.Tracer) for rate in rates) and all(
+        map(_config.same_number, scheduled, map(float, rates))
+    )
+
+
+def _trunks(scheduler: "LRScheduler") -> "Iterator[LRScheduler]":
+    """Yield a scheduler, the one that it branched off from, and so on."""
+    trunk: LRScheduler | None = scheduler
+    while trunk is not None:
+        yield trunk
+        trunk = trunk._trunk
+
+
+def _changed(
+    scheduler: "LRScheduler",
+    saved: Any,
+    base_lrs: list[float],
+    scheduled: list[float],
+    rates: list[Any],
+) -> list[str]:
+    """Return what the code has changed since the checkpoint; raise if it is another class's.
+
+    A checkpoint of the schedule that ``scheduler`` branched off from is one of its own, as long as
+    both have the same rates at the restored epoch.
+    """
     if not isinstance(saved, Mapping):
         raise TypeError(f"state_dict['config'] must be a dict, got {type(saved).__name__}")
-    present = scheduler.config
-    if saved.get("class") != present["class"]:
+    configs = [trunk.config for trunk in _trunks(scheduler)]
+    changes = [
+        _config.differences(saved, config)
+        for config in configs
+        if config["class"] == saved.get("class")
+    ]
+    if not changes:
+        present = ", branched off from a ".join(config["class"] for config in configs)
         raise ValueError(
             f"state_dict['config']['class'] is {saved.get('class')!r}, but this scheduler is a "
-            f"{present['class']}"
+            f"{present}"
         )
-    changed = _config.differences(saved, present)
-    if changed:
-        return changed
+    if _config.differences(saved, configs[0]):
+        if [] not in changes:
+            return changes[0]
+        if not _same_rates(scheduled, rates):
+            return ["class"]
     present_lrs = [float(rate) for rate in scheduler.base_lrs]
     same = len(base_lrs) == len(present_lrs) and all(
         map(_config.same_number, base_lrs, present_lrs)

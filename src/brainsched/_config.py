@@ -1,7 +1,10 @@
-"""A scheduler's arguments as plain JSON types, and the way back from them."""
+"""A scheduler's arguments as plain JSON types, and whether two such configs say the same.
 
+The way back is :mod:`brainsched._from_config`.
+"""
+
+import inspect
 import math
-import pkgutil
 import reprlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -13,13 +16,14 @@ from brainsched._arguments import parameters
 
 if TYPE_CHECKING:
     from brainsched._base import LRScheduler
+    from brainsched._schedule import Schedule
 
 _classes: dict[str, "type[LRScheduler]"] = {}
 _listeners: "list[Callable[[type[LRScheduler]], None]]" = []
 
 
 def register(cls: "type[LRScheduler]") -> None:
-    """Let :func:`from_config` find a scheduler class by its name.
+    """Let ``from_config`` find a scheduler class by its name.
 
     A class of that name takes the place of an earlier one, as when a notebook's cell is run again.
     """
@@ -28,7 +32,7 @@ def register(cls: "type[LRScheduler]") -> None:
         listener(cls)
 
 
-def name_of(cls: "type[LRScheduler]") -> str:
+def name_of(cls: "type[Schedule]") -> str:
     """Return the name of a class in a config: with its module, where ours has the name already."""
     own = _classes.get(cls.__name__)
     if own is None or own is cls or not _is_ours(own) or _is_ours(cls):
@@ -36,8 +40,13 @@ def name_of(cls: "type[LRScheduler]") -> str:
     return f"{cls.__module__}.{cls.__qualname__}"
 
 
-def _is_ours(cls: "type[LRScheduler]") -> bool:
+def _is_ours(cls: "type[Schedule]") -> bool:
     return cls.__module__.startswith("brainsched.")
+
+
+def classes() -> "Mapping[str, type[LRScheduler]]":
+    """Return the classes that a config may name."""
+    return _classes
 
 
 def for_every_class(listener: "Callable[[type[LRScheduler]], None]") -> None:
@@ -47,7 +56,7 @@ def for_every_class(listener: "Callable[[type[LRScheduler]], None]") -> None:
         listener(cls)
 
 
-def config(scheduler: "LRScheduler") -> dict[str, Any]:
+def config(scheduler: "Schedule") -> dict[str, Any]:
     """Return the class and the constructor's arguments of ``scheduler``, in JSON types."""
     arguments = {name: getattr(scheduler, name) for name in parameters(type(scheduler))}
     arguments["last_epoch"] = scheduler._first_epoch
@@ -60,6 +69,13 @@ class _Repr(reprlib.Repr):
 
     def repr_FixedList(self, x: Any, level: int) -> str:
         return self.repr_list(x, level)
+
+    def repr_FixedDict(self, x: Any, level: int) -> str:
+        # repr_dict would sort the names, whose order is that of the param groups.
+        shown = [f"{key!r}: {self.repr1(value, level - 1)}" for key, value in x.items()]
+        if len(shown) > self.maxdict:
+            shown[self.maxdict :] = ["..."]
+        return f"{{{', '.join(shown)}}}"
 
     def repr_instance(self, x: Any, level: int) -> str:
         if _classes.get(name_of(type(x))) is type(x):
@@ -78,54 +94,14 @@ def call(scheduler: "LRScheduler", **replaced: str) -> str:
     return f"{type(scheduler).__name__}({', '.join(arguments)})"
 
 
-def from_config(config: Mapping[str, Any]) -> "LRScheduler":
-    """Build a scheduler from its ``config``, as from a YAML or a JSON file.
-
-    Parameters
-    ----------
-    config : mapping
-        The name of a scheduler class under ``'class'``, and the arguments of its constructor. An
-        argument that is itself such a mapping becomes a scheduler, and a string with a colon,
-        ``'module:function'``, the function: its module is imported.
-
-    Returns
-    -------
-    LRScheduler
-        A new scheduler, at the ``last_epoch`` of the config: 0 where it says nothing.
-
-    Raises
-    ------
-    TypeError, ValueError
-        If the class, an argument or a function is unknown, or an argument is refused by the
-        class.
-
-    Examples
-    --------
-    >>> import brainsched
-    >>> scheduler = brainsched.from_config(
-    ...     {"class": "PiecewiseConstantSchedule", "base_lr": 0.5,
-    ...      "boundaries": [10], "values": [1.0, 0.5]}
-    ... )
-    >>> scheduler.lr_at(10).item()
-    0.25
-    """
-    if not isinstance(config, Mapping):
-        raise TypeError(f"config must be a mapping, got {type(config).__name__}")
-    arguments = dict(config)
-    name = arguments.pop("class", None)
-    if name not in _classes:
-        known = ", ".join(sorted(_classes))
-        raise ValueError(f"config['class'] must be one of {known}; got {name!r}")
-    cls = _classes[name]
-    accepted = parameters(cls)
-    for argument in arguments:
-        if argument not in accepted:
-            raise ValueError(f"{name} has no argument {argument!r}; it has {', '.join(accepted)}")
-    return cls(**{argument: _built(value) for argument, value in arguments.items()})
-
-
 def differences(saved: Any, present: Mapping[str, Any]) -> list[str]:
-    """Return the names of the arguments that differ; where to begin is not one of them."""
+    """Return the names of the arguments that differ; where to begin is not one of them.
+
+    An argument that ``saved`` lacks, because the class had no such argument when it was saved, had
+    the value that is its default now.
+    """
+    missing = [name for name in present if name not in saved]
+    saved = {**saved, **_defaults(present.get("class", ""), missing)}
     names = [*present, *(name for name in saved if name not in present)]
     return [
         name
@@ -134,24 +110,15 @@ def differences(saved: Any, present: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def _built(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return from_config(value)
-    if isinstance(value, list):
-        return [_built(entry) for entry in value]
-    if isinstance(value, str) and ":" in value:
-        return _function(value)
-    return value
-
-
-def _function(name: str) -> Any:
-    try:
-        return pkgutil.resolve_name(name)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise ValueError(
-            f"config has the function {name!r}, which cannot be imported: from_config finds "
-            f"functions that are defined at the top of a module; give others to the class itself"
-        ) from error
+def _defaults(name: str, arguments: Sequence[str]) -> dict[str, Any]:
+    """Return the defaults, where they have any, of arguments of the class of this name."""
+    cls = _classes.get(name)
+    found = {} if cls is None else inspect.signature(cls).parameters
+    return {
+        argument: _plain(argument, found[argument].default)
+        for argument in arguments
+        if argument in found and found[argument].default is not inspect.Parameter.empty
+    }
 
 
 def _plain(name: str, value: Any) -> Any:
@@ -165,6 +132,8 @@ def _plain(name: str, value: Any) -> Any:
         return f"{value.__module__}:{value.__qualname__}"
     if isinstance(value, np.ndarray | np.generic | jax.Array):
         return np.asarray(value).tolist()
+    if isinstance(value, Mapping):
+        return {key: _plain(f"{name}[{key!r}]", entry) for key, entry in value.items()}
     if isinstance(value, Sequence):
         return [_plain(f"{name}[{i}]", entry) for i, entry in enumerate(value)]
     raise TypeError(f"{name} has no form in a config: {value!r}")

@@ -15,7 +15,7 @@ import contextlib
 import functools
 from collections.abc import Callable, Iterable, Iterator
 from types import ModuleType
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -39,7 +39,7 @@ Bases = BaseRates | JointBaseRates
 # The rates are those at its last scalar.
 Move = Callable[..., tuple[Array, ...]]
 
-AHEAD = 64
+AHEAD = 128
 
 # What goes wrong where a formula treats the epoch as a number that Python knows, and the cure.
 _MISTAKES = (
@@ -101,12 +101,44 @@ def advance(xp: ModuleType, epoch: Array) -> tuple[Array]:
         raise ValueError(f"last_epoch cannot go beyond {epoch}") from error
 
 
-class _Window(NamedTuple):
-    """The rates of some epochs in a row, on the host."""
+class _Window:
+    """The rates of some epochs in a row, on the host.
 
-    start: int
-    rates: np.ndarray
-    lists: list[list[Array] | None]
+    Parameters
+    ----------
+    start : int
+        The first of the epochs.
+    rates : array of shape ``(epochs, groups)``
+        Their rates.
+    before : _Window or None
+        The window before, whose latest rates may stay.
+    """
+
+    __slots__ = ("_lists", "_rates", "_repeats", "dtype", "latest", "start", "stop")
+
+    def __init__(self, start: int, rates: np.ndarray, before: "_Window | None") -> None:
+        rates.flags.writeable = False
+        self.start, self.stop, self.dtype = start, start + len(rates), rates.dtype
+        self._rates = rates
+        self._repeats = [False, *(rates[1:] == rates[:-1]).all(axis=1).tolist()]
+        self._lists: list[list[Array] | None] = [None] * len(rates)
+        self.latest: list[Array] = []
+        if before is not None and before.latest and before.dtype == self.dtype:
+            self._lists[0] = before.latest if (rates[0] == before.latest).all() else None
+
+    def at(self, epoch: int) -> list[Array]:
+        """Return the rate of each group: the same list as at the epoch before if they are equal."""
+        index = epoch - self.start
+        found = self._lists[index]
+        if found is None:
+            if self._repeats[index]:
+                found = self._lists[index - 1]
+            if found is None:
+                row = self._rates[index]
+                found = [row[group, ...] for group in range(len(row))]
+            self._lists[index] = found
+        self.latest = found
+        return found
 
 
 class Evaluation:
@@ -143,7 +175,7 @@ class Evaluation:
             isinstance(leaf, jax.Array) or (in_trace and callable(leaf)) for leaf in leaves
         )
         self._base_arrays = self._stacked_bases(np) if self.on_host else None
-        self._window = _Window(0, np.empty((0, groups)), [])
+        self._window = _Window(0, np.empty((0, groups)), None)
         traced = any(
             isinstance(leaf, jax.core.Tracer) or (in_trace and callable(leaf)) for leaf in leaves
         )
@@ -159,9 +191,13 @@ class Evaluation:
         *position : scalar arrays
             On the host, on a device, or traced.
         """
-        if self.on_host and all([type(scalar) is np.ndarray for scalar in position]):
-            position = move(np, *position)
-            return position, self._at(position[-1].item())
+        if self.on_host:
+            for scalar in position:
+                if type(scalar) is not np.ndarray:
+                    break
+            else:
+                position = move(np, *position)
+                return position, self._at(position[-1].item())
         if self._kernel is None or any(isinstance(p, jax.core.Tracer) for p in position):
             return self._in_jax(move, *position)
         return self._kernel(move, *position)
@@ -173,9 +209,10 @@ class Evaluation:
 
     def check_that_it_traces(self) -> None:
         """Raise a TypeError if compiled code could not evaluate the formula."""
-        epochs = jax.ShapeDtypeStruct((self.groups + 2,), epoch_dtype())
+        rounded = functools.partial(self._rounded, xp=jnp)
         with naming(f"{self._name}.formula"):
-            jax.eval_shape(functools.partial(self._rounded, xp=jnp), epochs)
+            for shape in ((), (self.groups + 2,)):  # one that is no number of groups
+                jax.eval_shape(rounded, jax.ShapeDtypeStruct(shape, epoch_dtype()))
 
     def _in_jax(self, move: Move, *position: Array) -> tuple[tuple[Array, ...], list[Array]]:
         position = move(jnp, *position)
@@ -188,31 +225,16 @@ class Evaluation:
     def _at(self, epoch: int) -> list[Array]:
         """Return the rates at an epoch on the host: the same list as long as they are the same.
 
-        NumPy takes about as long for 64 epochs as for one, so that a step costs little more than
-        to look its rates up.
+        NumPy takes about as long for a hundred epochs as for one, so that a step costs little
+        more than to look its rates up.
         """
         window = self._window  # read once, since another thread may put another in its place
-        ahead = epoch - window.start
-        if not 0 <= ahead < len(window.lists) or window.rates.dtype != rate_dtype():
-            window = self._window = self._look_ahead(epoch)
-            ahead = 0
-        found = window.lists[ahead]
-        if found is None:
-            row = window.rates[ahead]
-            before = window.lists[ahead - 1] if ahead else None
-            if before is not None and row.tobytes() == window.rates[ahead - 1].tobytes():
-                found = before
-            else:
-                found = [row[group, ...] for group in range(self.groups)]
-            window.lists[ahead] = found
-        return found
-
-    def _look_ahead(self, epoch: int) -> _Window:
-        stop = min(epoch + AHEAD, largest_epoch() + 1)
-        with np.errstate(all="ignore"):  # these epochs may never come
-            rates = np.array(self._rounded(np.arange(epoch, stop, dtype=epoch_dtype()), np))
-        rates.flags.writeable = False
-        return _Window(epoch, rates, [None] * len(rates))
+        if not window.start <= epoch < window.stop or window.dtype != rate_dtype():
+            stop = min(epoch + AHEAD, largest_epoch() + 1)
+            with np.errstate(all="ignore"):  # these epochs may never come
+                rates = self._rounded(np.arange(epoch, stop, dtype=epoch_dtype()), np)
+            window = self._window = _Window(epoch, np.array(rates), window)
+        return window.at(epoch)
 
     def _rounded(self, epoch: Any, xp: ModuleType) -> Any:
         """Round once; what is below the smallest normal number is 0, as compiled code has it."""

@@ -4,8 +4,6 @@ Both ways in copy the scheduler: what happens to it later plays no part, and not
 under ``jax.jit`` or ``nnx.jit`` touches a State.
 """
 
-import fnmatch
-from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -14,13 +12,72 @@ import numpy as np
 import optax
 from jaxtyping import Float, Int
 
-from brainsched import _check
+from brainsched import _check, _config, _plan
 from brainsched._base import LRScheduler
-from brainsched._types import Array, epoch_dtype
-
-Groups = Callable[[str], int] | Mapping[str, int]
+from brainsched._optax_groups import Assignment, GroupNumbers, Groups
+from brainsched._types import Array, epoch_dtype, largest_epoch
+from brainsched.schedules import _schedule_check
+from brainsched.schedules.per_update import PerUpdate
 
 _LARGEST_COUNT = int(np.iinfo(np.int32).max)
+
+
+class OptaxSchedule:
+    """The rate of one param group as a function of a count: :meth:`LRScheduler.as_optax`.
+
+    Parameters
+    ----------
+    scheduler : LRScheduler
+        The schedule.
+    group : int or str
+        The number or the name of the group.
+    steps_per_epoch : int
+        How many counts make an epoch.
+    staircase : bool
+        Whether the rate stays the same within an epoch.
+    last_epoch : int, optional
+        The epoch of count 0.
+    """
+
+    def __init__(
+        self,
+        scheduler: LRScheduler,
+        group: int | str = 0,
+        steps_per_epoch: int = 1,
+        staircase: bool = False,
+        last_epoch: int | None = None,
+    ) -> None:
+        self._arguments = (scheduler, group, steps_per_epoch, staircase, last_epoch)
+        self._rates = Rates(scheduler, steps_per_epoch, staircase, last_epoch)
+        hint = f". For epochs of {group} updates, write as_optax(steps_per_epoch={group})"
+        self._group = self._rates.groups.one("group", group, hint)
+
+    def __call__(self, count: Any) -> Array:
+        """Return the rate after ``count`` updates."""
+        first = self._rates.first_count
+        count = _count(count)
+        if first:  # at the largest count it stays, as 1 more wraps
+            smaller = jnp.minimum if isinstance(count, jax.Array) else np.minimum
+            count = smaller(count, largest_epoch() - first) + first
+        return self._rates.at(count)[..., self._group]
+
+    @property
+    def __name__(self) -> str:
+        """The class of the scheduler, for those who name a function by this."""
+        return type(self._arguments[0]).__name__
+
+    def __repr__(self) -> str:
+        scheduler, *given = self._arguments
+        defaults = {"group": 0, "steps_per_epoch": 1, "staircase": False, "last_epoch": None}
+        shown = [
+            f"{name}={value!r}"
+            for (name, default), value in zip(defaults.items(), given, strict=True)
+            if value != default
+        ]
+        return f"{_config.call(scheduler)}.as_optax({', '.join(shown)})"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), self._arguments  # without what is compiled
 
 
 class ScaleBySchedulerState(NamedTuple):
@@ -31,24 +88,33 @@ class ScaleBySchedulerState(NamedTuple):
     count : int32 array of shape ()
         The updates so far.
     hyperparams : dict
-        Under ``'learning_rate'``, the rate of each group in the latest update; before the first
-        one, in that one.
+        ``'learning_rate'``, of shape ``(n_groups,)``, has the rates that the latest update was
+        scaled by; before the first one, those that it will be. It is written, never read.
+
+        ``'learning_rate_scale'`` multiplies the schedule's rates. It is 1.0 until someone writes
+        another number, or one for each group, into it: from the next update on, it counts.
+
+        ``'scheduled_learning_rate'``, ``(n_groups,)``, and ``'plan'`` have the schedule's own rates
+        at the latest update and the numbers that tell its plan: see :func:`check_resumed`.
+
+        ``'learning_rate_multiplier'`` has the state of the ``multiplier``, where there is one.
     """
 
     count: Int[Array, ""]  # type: ignore[assignment]  # optax's name, and a method of tuple's
-    hyperparams: dict[str, Float[Array, " groups"]]
-
-
-def schedule(scheduler: LRScheduler, group: int, steps_per_epoch: int) -> optax.Schedule:
-    """Return the rate of ``group`` as a function of a count: :meth:`LRScheduler.as_optax`."""
-    rates = _Rates(scheduler, steps_per_epoch)
-    group = rates.group("group", group)
-    return lambda count: rates.at(count)[..., group]
+    hyperparams: dict[str, Any]
 
 
 def scale_by_scheduler(
-    scheduler: LRScheduler, groups: Groups, steps_per_epoch: int = 1, last_epoch: int = 0
-) -> optax.GradientTransformation:
+    scheduler: LRScheduler,
+    groups: Groups,
+    steps_per_epoch: int = 1,
+    last_epoch: int | None = None,
+    *,
+    staircase: bool = False,
+    multiplier: optax.GradientTransformation | None = None,
+    allow_unused: bool = False,
+    legacy_state: bool = False,
+) -> optax.GradientTransformationExtraArgs:
     """Scale each parameter's update by minus the rate of its group.
 
     It takes the place of ``optax.scale_by_learning_rate``, last in an ``optax.chain``. The
@@ -60,143 +126,227 @@ def scale_by_scheduler(
     scheduler : LRScheduler
         The schedule. Its groups are the entries of ``base_lr``, or the columns of a schedule that
         has a column for each group.
-    groups : callable, or mapping from str to int
-        The group of a parameter: a function of its path, or patterns of paths as in
-        :mod:`fnmatch`, of which the first that matches counts. A path is the parameter's keys
-        joined by a slash, as in ``'body/layers/0/kernel'``; ``*`` matches slashes too.
+    groups : callable, or mapping from str
+        The group of a parameter: a function of its path, or patterns of paths with ``*`` and
+        ``?``, of which the first that matches counts. A path is the parameter's keys joined by a
+        slash, as in ``'body/layers/0/kernel'``; ``*`` matches slashes too. A group is a number,
+        or a name from ``base_lr``. A sequence of groups has one for each entry of the parameter's
+        first axis, as where ``nnx.scan`` stacks the layers of a network.
     steps_per_epoch : int
-        How many updates make an epoch of the schedule.
-    last_epoch : int
+        How many updates make an epoch of the schedule, as with :class:`PerUpdate`.
+    last_epoch : int, optional
         The epoch to begin at: ``scheduler.epoch`` goes on where a run under brainstate stopped.
+        Default: the ``last_epoch`` that the scheduler was built with.
+    staircase : bool
+        Whether the rates stay the same within an epoch.
+    multiplier : optax.GradientTransformation, optional
+        What it makes of an update of 1.0 multiplies the rates, such as
+        ``optax.contrib.reduce_on_plateau()``. It gets what else is given to ``update``.
+    allow_unused : bool
+        Allow patterns that claim no parameter, and groups without one.
+    legacy_state : bool
+        Have the state that brainsched 0.1.0 had, with no more than ``'learning_rate'``, to load
+        its checkpoints.
 
     Returns
     -------
-    optax.GradientTransformation
-        Its state has a ``count`` and, as with ``optax.inject_hyperparams``, the rates in use,
-        of shape ``(n_groups,)``, as ``hyperparams['learning_rate']``.
+    optax.GradientTransformationExtraArgs
+        Its state is a :class:`ScaleBySchedulerState`, with the rates in use.
 
     Raises
     ------
     TypeError, ValueError
-        If an argument is not as described. In ``init`` and ``update``, if a path matches no
-        pattern, or the function returns None or a group that the schedule does not have.
+        If an argument is not as described. In ``init``, if a pattern claims no parameter, or a
+        group has none. In ``init`` and ``update``, if no group claims a parameter, or one does
+        that the schedule does not have.
+
+    See Also
+    --------
+    rates_by_name, check_resumed, layerwise_decay
 
     Examples
     --------
     >>> import brainsched, jax.numpy as jnp, optax
-    >>> scheduler = brainsched.PiecewiseConstantSchedule([0.5, 0.25], [2], [1.0, 0.5])
+    >>> scheduler = brainsched.PiecewiseConstantSchedule(
+    ...     {"body": 0.5, "head": 0.25}, [2], [1.0, 0.5])
+    >>> groups = {"head/*": "head", "*": "body"}
     >>> tx = optax.chain(
-    ...     optax.trace(decay=0.9), brainsched.scale_by_scheduler(scheduler, {"head": 1, "*": 0}))
-    >>> params = {"body": jnp.ones(()), "head": jnp.ones(())}
+    ...     optax.trace(decay=0.9), brainsched.scale_by_scheduler(scheduler, groups))
+    >>> params = {"embedding": jnp.ones(()), "head": {"kernel": jnp.ones(())}}
     >>> updates, state = tx.update(params, tx.init(params))
-    >>> {name: update.item() for name, update in updates.items()}
-    {'body': -0.5, 'head': -0.25}
+    >>> updates["embedding"].item(), updates["head"]["kernel"].item()
+    (-0.5, -0.25)
     >>> optax.tree_utils.tree_get(state, "learning_rate").tolist()
     [0.5, 0.25]
     """
-    rates = _Rates(scheduler, steps_per_epoch)
-    first_count = _check.epoch_number("last_epoch", last_epoch) * rates.steps_per_epoch
-    if first_count > _LARGEST_COUNT:
-        raise ValueError(
-            f"last_epoch * steps_per_epoch must be at most {_LARGEST_COUNT}, got {first_count}"
-        )
-    group_of = _group_of(groups, rates)
+    rates = Rates(scheduler, steps_per_epoch, staircase, last_epoch)
+    assignment = Assignment(groups, rates.groups)
+    allow_unused = _schedule_check.flag("allow_unused", allow_unused)
+    legacy_state = _schedule_check.flag("legacy_state", legacy_state)
+    times = None if multiplier is None else optax.with_extra_args_support(multiplier)
+    plan = _plan.fingerprint(scheduler, len(rates.groups), steps_per_epoch, staircase)
+    _plan.remember(scheduler, steps_per_epoch, staircase)
 
     def init(params: Any) -> ScaleBySchedulerState:
-        jax.tree_util.tree_map_with_path(lambda keys, _: group_of(keys), params)
-        count = jnp.asarray(first_count, jnp.int32)
-        return ScaleBySchedulerState(count, {"learning_rate": jnp.asarray(rates.at(first_count))})
+        assignment.check(params, allow_unused)
+        count = jnp.asarray(rates.first_count, jnp.int32)
+        present = jnp.asarray(rates.at(rates.first_count))
+        hyperparams: dict[str, Any] = {"learning_rate": present}
+        if not legacy_state:
+            hyperparams["learning_rate_scale"] = jnp.ones((), present.dtype)
+            hyperparams["scheduled_learning_rate"] = present
+            hyperparams["plan"] = jnp.asarray(plan)
+        if times is not None:
+            hyperparams["learning_rate_multiplier"] = times.init(jnp.ones((), present.dtype))
+        return ScaleBySchedulerState(count, hyperparams)
 
     def update(
-        updates: Any, state: ScaleBySchedulerState, params: Any = None
+        updates: Any, state: ScaleBySchedulerState, params: Any = None, **extra_args: Any
     ) -> tuple[Any, ScaleBySchedulerState]:
         del params
-        present = jnp.asarray(rates.at(state.count))
+        scheduled = jnp.asarray(rates.at(state.count))
+        # A state that an earlier version saved stays as it is: a loop needs it to.
+        hyperparams = dict(state.hyperparams)
+        present = scheduled
+        if "learning_rate_scale" in hyperparams:
+            scale = jnp.asarray(hyperparams["learning_rate_scale"], scheduled.dtype)
+            present = present * scale
+            hyperparams["learning_rate_scale"] = scale
+        if "scheduled_learning_rate" in hyperparams:
+            hyperparams["scheduled_learning_rate"] = scheduled
+        if times is not None:
+            one = jnp.ones((), scheduled.dtype)
+            memory = hyperparams["learning_rate_multiplier"]
+            factor, memory = times.update(one, memory, None, **extra_args)
+            present = present * jnp.asarray(factor, scheduled.dtype)
+            hyperparams["learning_rate_multiplier"] = memory
+        hyperparams["learning_rate"] = present
         factors = -present
 
-        def scaled(keys: tuple[Any, ...], value: jax.Array) -> jax.Array:
-            return factors[group_of(keys)].astype(value.dtype) * value
+        def scaled(value: Any, group: int | np.ndarray) -> jax.Array:
+            return factors[group].astype(value.dtype) * value
 
-        updates = jax.tree_util.tree_map_with_path(scaled, updates)
-        count = optax.safe_increment(state.count)
-        return updates, ScaleBySchedulerState(count, {"learning_rate": present})
+        updates = assignment.map(scaled, updates)
+        return updates, ScaleBySchedulerState(optax.safe_increment(state.count), hyperparams)
 
-    return optax.GradientTransformation(init, update)
+    return optax.GradientTransformationExtraArgs(init, update)
 
 
-class _Rates:
+def rates_by_name(opt_state: Any, scheduler: LRScheduler) -> dict[str, Float[Array, "*runs"]]:
+    """Return the rates of the latest update, under the names of the param groups.
+
+    Parameters
+    ----------
+    opt_state : pytree
+        The state of an optimizer, in which there is one of :func:`scale_by_scheduler`.
+    scheduler : LRScheduler
+        The scheduler that has the names. A group without one goes by its number.
+
+    Returns
+    -------
+    dict
+        A scalar for each group, in the order of the groups.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If there is no such state, or more than one, or it has another number of groups.
+
+    Examples
+    --------
+    >>> import brainsched, jax.numpy as jnp
+    >>> scheduler = brainsched.StepLR({"body": 0.5, "head": 0.25}, step_size=30)
+    >>> tx = brainsched.scale_by_scheduler(scheduler, {"head": "head", "*": "body"})
+    >>> state = tx.init({"body": jnp.ones(()), "head": jnp.ones(())})
+    >>> {name: rate.item() for name, rate in brainsched.rates_by_name(state, scheduler).items()}
+    {'body': 0.5, 'head': 0.25}
+    """
+    names = Rates(scheduler).groups.names
+    (state,) = states_in(opt_state, at_most=1)
+    (rates,) = jax.tree.leaves(state.hyperparams["learning_rate"])
+    if rates.shape[-1] != len(names):
+        raise ValueError(
+            f"opt_state has the rates of {rates.shape[-1]} param groups, and the scheduler has "
+            f"{len(names)}: {', '.join(names)}"
+        )
+    return {name: rates[..., group] for group, name in enumerate(names)}
+
+
+def states_in(opt_state: Any, at_most: int | None = None) -> list[ScaleBySchedulerState]:
+    """Return the states of :func:`scale_by_scheduler` in the state of an optimizer."""
+
+    def is_one(node: Any) -> bool:
+        return isinstance(node, ScaleBySchedulerState)
+
+    found = [node for node in jax.tree.leaves(opt_state, is_leaf=is_one) if is_one(node)]
+    if not found:
+        raise ValueError(
+            "opt_state has no state of scale_by_scheduler in it: it must be what tx.init and "
+            "tx.update return, or what was restored into such a state"
+        )
+    if at_most is not None and len(found) > at_most:
+        raise ValueError(
+            f"opt_state has {len(found)} states of scale_by_scheduler in it: give the part that "
+            f"has one"
+        )
+    return found
+
+
+def require_scheduler(scheduler: Any) -> None:
+    """Raise a TypeError unless ``scheduler`` is one whose rate is a function of the epoch."""
+    if not isinstance(scheduler, LRScheduler):
+        raise TypeError(f"scheduler must be an LRScheduler, got {type(scheduler).__name__}")
+    scheduler._require_pure("the bridge to optax")
+
+
+class Rates:
     """The rates of a copy of ``scheduler``, for all the groups that it has rates for."""
 
-    def __init__(self, scheduler: LRScheduler, steps_per_epoch: int) -> None:
-        if not isinstance(scheduler, LRScheduler):
-            raise TypeError(f"scheduler must be an LRScheduler, got {type(scheduler).__name__}")
-        scheduler._require_pure("the bridge to optax")
-        self.steps_per_epoch = _check.integer("steps_per_epoch", steps_per_epoch)
-        if not 1 <= self.steps_per_epoch <= _LARGEST_COUNT:
+    def __init__(
+        self,
+        scheduler: LRScheduler,
+        steps_per_epoch: int = 1,
+        staircase: bool = False,
+        last_epoch: int | None = None,
+    ) -> None:
+        require_scheduler(scheduler)
+        steps = _schedule_check.count("steps_per_epoch", steps_per_epoch, least=1)
+        staircase = _schedule_check.flag("staircase", staircase)
+        first = (
+            scheduler._first_epoch
+            if last_epoch is None
+            else _check.epoch_number("last_epoch", last_epoch)
+        )
+        self.first_count = first * steps
+        if self.first_count > _LARGEST_COUNT:
             raise ValueError(
-                f"steps_per_epoch must be from 1 to {_LARGEST_COUNT}, got {steps_per_epoch}"
+                f"last_epoch * steps_per_epoch must be at most {_LARGEST_COUNT}, "
+                f"got {self.first_count}"
             )
-        self._groups = scheduler.max_groups or len(scheduler.base_lrs)
-        self._scheduler = scheduler
-        self._evaluation = scheduler._evaluation_of(self._groups, scheduler._bases)
+        number = scheduler.max_groups or len(scheduler.base_lrs)
+        self.groups = GroupNumbers(number, scheduler.group_names, type(scheduler).__name__)
+        stretched = scheduler if steps == 1 else PerUpdate(scheduler, steps, staircase)
+        self._evaluation = stretched._evaluation_of(number, stretched._bases)
 
     def at(self, count: Any) -> Float[Array, "*count groups"]:
         """Return the rates after ``count`` updates."""
-        epoch = _count(count) // np.asarray(self.steps_per_epoch, epoch_dtype())
-        return self._evaluation.rates(epoch)
-
-    def group(self, name: str, value: Any) -> int:
-        """Return ``value`` if it is the number of a group."""
-        group = _check.integer(name, value)
-        if not 0 <= group < self._groups:
-            raise ValueError(
-                f"{name} must be from 0 to {self._groups - 1}, got {group}: "
-                f"{type(self._scheduler).__name__} has the rates of {self._groups} param groups, "
-                f"one for each entry of base_lr, or for each of its columns"
-            )
-        return group
+        return self._evaluation.rates(_count(count))
 
 
 def _count(value: Any) -> Array:
-    if isinstance(value, np.ndarray) and value.ndim:
-        return _check.real_epoch("count", value)
-    return _check.epoch("count", value) if not getattr(value, "ndim", 0) else _check.clipped(value)
+    """Return a count of updates, or an array of them, in the dtype of an epoch.
 
-
-def _group_of(groups: Groups, rates: _Rates) -> Callable[[tuple[Any, ...]], int]:
-    """Return the function from a parameter's keys to its group."""
-    look_up: Callable[[str], int | None]
-    if isinstance(groups, Mapping):
-        patterns = {}
-        for pattern, group in groups.items():
-            if not isinstance(pattern, str):
-                raise TypeError(f"groups must have patterns of paths as keys, got {pattern!r}")
-            patterns[pattern] = rates.group(f"groups[{pattern!r}]", group)
-
-        def look_up(path: str) -> int | None:
-            matches = (patterns[p] for p in patterns if fnmatch.fnmatchcase(path, p))
-            return next(matches, None)
-
-    elif callable(groups):
-        look_up = groups
-    else:
-        raise TypeError(
-            f"groups must be a function from a parameter's path to its group, or a mapping from "
-            f"patterns of paths, got {groups!r} ({type(groups).__name__})"
-        )
-
-    def group_of(keys: tuple[Any, ...]) -> int:
-        path = _path(keys)
-        group = look_up(path)
-        if group is None:
-            raise ValueError(f"no group claims the parameter {path!r}: groups must cover every one")
-        return rates.group(f"the group of {path!r}", group)
-
-    return group_of
-
-
-def _path(keys: tuple[Any, ...]) -> str:
-    # nnx.Optimizer initialises with parameters in their Variables, and updates without them.
-    if keys and keys[-1] == jax.tree_util.GetAttrKey("value"):
-        keys = keys[:-1]
-    return jax.tree_util.keystr(keys, simple=True, separator="/")
+    Below 0 it counts as 0, as ``optax.join_schedules`` has it before a schedule's turn, and what
+    is too large as the largest: on the host as in compiled code, where nothing can be refused.
+    """
+    if isinstance(value, jax.Array):
+        if not jnp.issubdtype(value.dtype, jnp.integer):
+            raise TypeError(f"count must hold integers, got an array of {value.dtype}")
+        return jnp.maximum(_check.clipped(value), 0)
+    if not (isinstance(value, np.ndarray) and value.ndim):
+        count = min(max(_check.integer("count", value), 0), largest_epoch())
+        return np.asarray(count, epoch_dtype())
+    if not np.issubdtype(value.dtype, np.integer):
+        raise TypeError(f"count must hold integers, got an array of {value.dtype}")
+    counts = np.minimum(np.maximum(value, 0).astype(np.uint64), np.uint64(largest_epoch()))
+    return counts.astype(epoch_dtype())

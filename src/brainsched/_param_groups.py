@@ -29,7 +29,7 @@ import jax
 from brainstate import State, TraceContextError
 from braintools.optim import OptaxOptimizer, OptimState
 
-from brainsched import _arguments, _upstream
+from brainsched import _arguments, _tracking, _upstream
 from brainsched._types import Array
 
 if TYPE_CHECKING:
@@ -131,7 +131,7 @@ class Attachment:
     def read(self) -> Array:
         """Return the rate of the first param group, for the optimizer's transformation."""
         self.rate_was_read = True
-        self.scheduler._require_tracking("the optimizer's step")
+        _tracking.require(self.scheduler.last_epoch, "the optimizer's step")
         return self.scheduler.current_lrs.value[0]
 
     def read_for_replaced(self) -> list[Array]:
@@ -224,7 +224,7 @@ def _follow(
         )
     if scheduler._attachment is not None:
         scheduler._attachment.end()
-    scheduler.__dict__.update(_attachment=new, _lost=None)
+    scheduler.__dict__.update(_attachment=new, _was_missed=True, _lost=None)
     scheduler._have_groups(*having)
     _upstream.set_scheduler(optimizer, scheduler)
     for group in range(max(1, len(optimizer.param_groups))):

@@ -9,10 +9,10 @@ from brainsched import _check
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from brainsched._base import LRScheduler
+    from brainsched._schedule import Schedule
 
 
-def plot(scheduler: "LRScheduler", epochs: int, ax: "Axes | None") -> "Axes":
+def plot(scheduler: "Schedule", epochs: int, ax: "Axes | None") -> "Axes":
     """Draw the rates of ``scheduler``: see :meth:`LRScheduler.plot`."""
     import matplotlib.pyplot as plt  # only here: a training run does not pay for it
 

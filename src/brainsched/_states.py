@@ -48,7 +48,7 @@ class CountState(NormalisedState):
         """Return ``value`` in the epoch's dtype; below 0 on the host is an error."""
         dtype = epoch_dtype()
         if _is_host_scalar(value, dtype) and value.item() >= 0:
-            return _placed_like(value, former)
+            return value if type(former) is np.ndarray else _placed_like(value, former)
         if isinstance(value, jax.Array):
             if not np.issubdtype(value.dtype, np.integer):
                 raise TypeError(f"{self._what} must hold an integer, got an array of {value.dtype}")

@@ -1,6 +1,6 @@
 """The array types, shapes and dtypes that every module shares."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TypeAlias
 
 import jax
@@ -10,7 +10,7 @@ from jaxtyping import Float
 Array: TypeAlias = np.ndarray | jax.Array
 
 Rate: TypeAlias = float | np.floating | np.ndarray | jax.Array
-Rates: TypeAlias = Rate | Sequence[Rate]
+Rates: TypeAlias = Rate | Sequence[Rate] | Mapping[str, Rate]
 
 # What a formula takes and gives, all in float64: epochs with an axis of length 1 for the param
 # groups, the base rate of each group, and the rate of each group at each epoch.

@@ -1,5 +1,6 @@
 """The schedules: a file for each family, a class for each schedule, a formula for each class."""
 
+from brainsched.schedules.branch import Branch
 from brainsched.schedules.composition import ChainedScheduler, SequentialLR
 from brainsched.schedules.cosine import (
     CosineAnnealingLR,
@@ -8,8 +9,12 @@ from brainsched.schedules.cosine import (
 )
 from brainsched.schedules.cyclic import CyclicLR, OneCycleLR
 from brainsched.schedules.exponential import ExponentialDecayLR, ExponentialLR
+from brainsched.schedules.extension import Extension
+from brainsched.schedules.inverse import InverseSqrtLR, InverseTimeDecayLR
 from brainsched.schedules.lambda_lr import LambdaLR
+from brainsched.schedules.per_update import PerUpdate
 from brainsched.schedules.piecewise_constant import PiecewiseConstantSchedule
+from brainsched.schedules.piecewise_linear import PiecewiseLinearSchedule
 from brainsched.schedules.plateau import ReduceLROnPlateau
 from brainsched.schedules.polynomial import LinearLR, PolynomialLR
 from brainsched.schedules.steps import ConstantLR, MultiStepLR, StepLR
@@ -17,6 +22,7 @@ from brainsched.schedules.warmup import WSD, WarmupScheduler
 
 __all__ = [
     "WSD",
+    "Branch",
     "ChainedScheduler",
     "ConstantLR",
     "CosineAnnealingLR",
@@ -24,11 +30,16 @@ __all__ = [
     "CyclicLR",
     "ExponentialDecayLR",
     "ExponentialLR",
+    "Extension",
+    "InverseSqrtLR",
+    "InverseTimeDecayLR",
     "LambdaLR",
     "LinearLR",
     "MultiStepLR",
     "OneCycleLR",
+    "PerUpdate",
     "PiecewiseConstantSchedule",
+    "PiecewiseLinearSchedule",
     "PolynomialLR",
     "ReduceLROnPlateau",
     "SequentialLR",

@@ -4,8 +4,9 @@ A composition is a pure function of the epoch, as its parts are. It evaluates th
 does not step them, and where they stand, or what optimizer they have, plays no part.
 """
 
+import inspect
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from types import ModuleType
 from typing import Any
 
@@ -15,7 +16,22 @@ import numpy as np
 from brainsched import _check
 from brainsched._base import LRScheduler
 from brainsched._base_rates import JointBaseRates
+from brainsched._evaluation import Bases
 from brainsched._types import Array, Epochs, LRs, largest_epoch
+from brainsched.schedules import _schedule_check
+from brainsched.schedules.cosine import WarmupCosineSchedule
+from brainsched.schedules.inverse import InverseSqrtLR
+from brainsched.schedules.polynomial import LinearLR
+from brainsched.schedules.warmup import WSD, WarmupScheduler
+
+# The argument that says how long a schedule rises.
+WARM_UPS = {
+    WarmupScheduler: "warmup_epochs",
+    WarmupCosineSchedule: "warmup_steps",
+    WSD: "warmup_steps",
+    InverseSqrtLR: "warmup_steps",
+    LinearLR: "total_iters",
+}
 
 
 class Composition(LRScheduler):
@@ -23,8 +39,10 @@ class Composition(LRScheduler):
 
     Parameters
     ----------
-    schedulers : sequence of LRScheduler
-        The parts, at least one, with the same number of base rates; compositions too.
+    parts : mapping from str to LRScheduler
+        The parts, at least one, by the name of the argument that each was given as; compositions
+        too. Each has as many base rates as the others, or one for all groups. Those that are shown
+        are the first one's.
     last_epoch : int
         The epoch to begin at.
 
@@ -33,31 +51,48 @@ class Composition(LRScheduler):
     TypeError
         If a part is not a scheduler of this package, or needs more than the epoch.
     ValueError
-        If there is no part, or the numbers of base rates differ.
+        If the numbers of base rates, or the names of the groups, differ.
     """
 
-    def __init__(self, schedulers: Sequence[LRScheduler], last_epoch: int = 0) -> None:
-        self.schedulers = _check.sequence("schedulers", schedulers, "schedulers")
-        if not self.schedulers:
-            raise ValueError("schedulers must have at least one scheduler, got an empty sequence")
-        for i, part in enumerate(self.schedulers):
+    def __init__(self, parts: Mapping[str, LRScheduler], last_epoch: int = 0) -> None:
+        for name, part in parts.items():
             if not isinstance(part, LRScheduler):
                 raise TypeError(
-                    f"schedulers[{i}] must be a scheduler of brainsched, got {type(part).__name__}"
+                    f"{name} must be a scheduler of brainsched, got {type(part).__name__}"
                 )
-            part._require_pure(f"schedulers[{i}]")
-        numbers = [len(part._bases.listed) for part in self.schedulers]
-        for i, number in enumerate(numbers):
-            if number != numbers[0]:
-                raise ValueError(
-                    f"schedulers must have the same number of param groups: schedulers[0] has "
-                    f"{numbers[0]} base rates and schedulers[{i}] has {number}; give each a list "
-                    f"base_lr with an entry for each group"
-                )
-        limits = [part.max_groups for part in self.schedulers if part.max_groups is not None]
+            part._require_pure(name)
+        _require_the_same_groups({name: part._bases for name, part in parts.items()})
+        limits = [part.max_groups for part in parts.values() if part.max_groups is not None]
         self.max_groups = min(limits, default=None)
-        bases = JointBaseRates(tuple(part._bases for part in self.schedulers))
-        self._begin(bases, last_epoch)
+        self._begin(JointBaseRates(tuple(part._bases for part in parts.values())), last_epoch)
+
+
+def _require_the_same_groups(parts: Mapping[str, Bases]) -> None:
+    numbers = {name: len(part.listed) for name, part in parts.items() if len(part.listed) > 1}
+    for name, number in numbers.items():
+        first = next(iter(numbers))
+        if number != numbers[first]:
+            raise ValueError(
+                f"the parts must have the same number of param groups: {first} has "
+                f"{numbers[first]} base rates and {name} has {number}; give each a list base_lr "
+                f"with an entry for each group, or one number for all"
+            )
+    names = {name: part.names for name, part in parts.items() if part.names}
+    for name, found in names.items():
+        first = next(iter(names))
+        if found != names[first]:
+            raise ValueError(
+                f"the parts must name the param groups alike, in the same order: {first} has "
+                f"{list(names[first])} and {name} has {list(found)}"
+            )
+
+
+def _numbered(schedulers: Any) -> dict[str, Any]:
+    """Return the entries of ``schedulers``, which must be a sequence, by their names."""
+    entries = _check.sequence("schedulers", schedulers, "schedulers")
+    if not entries:
+        raise ValueError("schedulers must have at least one scheduler, got an empty sequence")
+    return {f"schedulers[{i}]": entry for i, entry in enumerate(entries)}
 
 
 class SequentialLR(Composition):
@@ -72,8 +107,8 @@ class SequentialLR(Composition):
     Parameters
     ----------
     schedulers : sequence of LRScheduler
-        The parts, each with base rates of its own, as many in each; compositions too. The
-        position of a part plays no role.
+        The parts, each with base rates of its own, one for each param group or one for all;
+        compositions too. The position of a part plays no role.
     milestones : sequence of int
         The epochs at which the next part begins, ascending: one less than there are parts.
     last_epoch : int
@@ -88,6 +123,9 @@ class SequentialLR(Composition):
     -----
     The rate of a part that is not active is neither applied nor differentiated: it is evaluated
     at the nearest epoch of its own span. A param group that is added later joins every part.
+
+    A warning names a warm-up that is longer than its span, and neighbours whose base rates differ
+    by a factor of 10 or more where one of them was not given, and is its default.
 
     Examples
     --------
@@ -120,7 +158,36 @@ class SequentialLR(Composition):
                 f"{len(starts) + 1} for {len(starts)} milestones, got {len(parts)}"
             )
         self._spans = list(itertools.pairwise([0, *starts, largest_epoch() + 1]))
-        super().__init__(parts, last_epoch)
+        self.schedulers = parts
+        super().__init__(_numbered(parts), last_epoch)
+        self._warn_of_warm_ups_cut_short()
+        self._warn_of_default_rates()
+
+    def _warn_of_warm_ups_cut_short(self) -> None:
+        for i, (part, (start, end)) in enumerate(zip(self.schedulers, self._spans, strict=True)):
+            name = WARM_UPS.get(type(part))
+            falls = isinstance(part, LinearLR) and part.start_factor >= part.end_factor
+            if name is None or falls or getattr(part, name) <= end - start:
+                continue
+            _schedule_check.warn(
+                f"schedulers[{i}] warms up for {name}={getattr(part, name)} epochs, but "
+                f"milestones[{i}]={end} ends it after {end - start}: it does not reach its base "
+                f"rate. Give it as many epochs as it warms up for"
+            )
+
+    def _warn_of_default_rates(self) -> None:
+        for i, parts in enumerate(itertools.pairwise(self.schedulers)):
+            rates = [part._bases.listed[0] for part in parts]
+            given = [_base_rate_is_given(part) for part in parts]
+            if all(given) or any(isinstance(rate, jax.Array) for rate in rates) or 0 in rates:
+                continue
+            if max(rates) >= 10 * min(rates):
+                left = given.index(False)
+                _schedule_check.warn(
+                    f"schedulers[{i + left}] was not given a base rate, and has its default of "
+                    f"{rates[left]:g}, next to {rates[1 - left]:g} of schedulers[{i + 1 - left}]: "
+                    f"give it the base rate that you mean, {rates[left]:g} if it is that"
+                )
 
     @property
     def stage_boundaries(self) -> Sequence[int]:
@@ -144,6 +211,15 @@ class SequentialLR(Composition):
         return rates
 
 
+def _base_rate_is_given(part: LRScheduler) -> bool:
+    """Whether a part was built with a base rate, and not with its default; see the comment."""
+    if isinstance(part, Composition):
+        return True  # it has none of its own
+    default = next(iter(inspect.signature(type(part)).parameters.values())).default
+    # The very object, since an equal number that was given is one that was meant.
+    return part.base_lr is not default
+
+
 class ChainedScheduler(Composition):
     r"""Several schedules at once: the product of what each makes of its base rate.
 
@@ -156,8 +232,8 @@ class ChainedScheduler(Composition):
     Parameters
     ----------
     schedulers : sequence of LRScheduler
-        The parts, each with base rates of its own, as many in each; compositions too. The
-        position of a part plays no role.
+        The parts, each with base rates of its own, one for each param group or one for all;
+        compositions too. The position of a part plays no role.
     last_epoch : int
         The epoch to begin at.
 
@@ -185,6 +261,11 @@ class ChainedScheduler(Composition):
     The class of this name in braintools, ``braintools.optim.ChainedScheduler``. PyTorch's chains
     the steps of its parts instead, which for a part with an ``eta_min`` is no product.
     """
+
+    def __init__(self, schedulers: Sequence[LRScheduler], last_epoch: int = 0) -> None:
+        parts = _numbered(schedulers)
+        self.schedulers = list(parts.values())
+        super().__init__(parts, last_epoch)
 
     @property
     def stage_boundaries(self) -> Sequence[int]:

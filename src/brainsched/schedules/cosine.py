@@ -11,6 +11,7 @@ from brainsched._base import LRScheduler
 from brainsched._types import BaseLRs, Epochs, LRs, Rate, Rates, epoch_dtype, largest_epoch
 from brainsched.schedules import _schedule_check
 from brainsched.schedules._curves import Progress, between, cosine, progress
+from brainsched.schedules._powers import Powers
 from brainsched.schedules._search import Search
 
 
@@ -75,7 +76,7 @@ class CosineAnnealingWarmRestarts(LRScheduler):
 
     .. math::
 
-        \eta_t = \eta_\text{min} + (\eta_\text{base} - \eta_\text{min}) \,
+        \eta_t = \eta_\text{min} + (\eta_\text{base} - \eta_\text{min}) \, \text{decay}^i \,
         \frac{1 + \cos(\pi T_\text{cur} / T_i)}{2}
 
     with :math:`T_\text{cur}` epochs since the last restart. Cycle :math:`i`, counted from 0, lasts
@@ -93,6 +94,8 @@ class CosineAnnealingWarmRestarts(LRScheduler):
         The rate that a cycle falls to, of every param group; the restart comes in its place.
     last_epoch : int
         The epoch to begin at.
+    decay : float
+        How high above ``eta_min`` each restart is, as a share of the one before: in (0, 1].
 
     Raises
     ------
@@ -102,13 +105,14 @@ class CosineAnnealingWarmRestarts(LRScheduler):
     Examples
     --------
     >>> import brainsched
-    >>> scheduler = brainsched.CosineAnnealingWarmRestarts(base_lr=1.0, T_0=2, T_mult=3)
-    >>> scheduler.lr_at([0, 1, 2, 5, 7, 8]).round(3).ravel().tolist()
-    [1.0, 0.5, 1.0, 0.5, 0.06700000166893005, 1.0]
+    >>> scheduler = brainsched.CosineAnnealingWarmRestarts(1.0, T_0=2, T_mult=3, decay=0.5)
+    >>> scheduler.lr_at([0, 1, 2, 5, 8]).ravel().tolist()
+    [1.0, 0.5, 0.5, 0.25, 0.25]
 
     References
     ----------
-    Loshchilov and Hutter, "SGDR: Stochastic Gradient Descent with Warm Restarts", ICLR 2017.
+    Loshchilov and Hutter, "SGDR: Stochastic Gradient Descent with Warm Restarts", ICLR 2017; with
+    peaks that decay, ``m_mul`` of ``keras.optimizers.schedules.CosineDecayRestarts``.
     """
 
     def __init__(
@@ -118,10 +122,13 @@ class CosineAnnealingWarmRestarts(LRScheduler):
         T_mult: int = 1,
         eta_min: Rate = 0.0,
         last_epoch: int = 0,
+        decay: float = 1.0,
     ) -> None:
         self.T_0 = _schedule_check.count("T_0", T_0, least=1)
         self.T_mult = _schedule_check.count("T_mult", T_mult, least=1)
         self.eta_min = _check.rate("eta_min", eta_min)
+        self.decay = _schedule_check.within("decay", decay, "(0, 1]")
+        self._powers = Powers(self.decay)
         starts, lengths = [0], [self.T_0]
         while self.T_mult > 1 and starts[-1] + lengths[-1] <= largest_epoch():
             starts.append(starts[-1] + lengths[-1])
@@ -133,29 +140,33 @@ class CosineAnnealingWarmRestarts(LRScheduler):
 
     def formula(self, epoch: Epochs, base_lrs: BaseLRs, xp: ModuleType) -> LRs:
         """Follow the cosine of the present cycle; see :meth:`LRScheduler.formula`."""
-        since, length = self._cycle(epoch, xp)
+        cycle, since, length = self._cycle(epoch, xp)
         if self.T_mult == 1:
             at = progress(since, self.T_0, xp)
         else:
             at = Progress(since / length, (length - since) / length)
-        return between(base_lrs, self.eta_min, cosine(at, xp))
+        at = cosine(at, xp)
+        if self.decay < 1:
+            height = self._powers(cycle, xp)
+            at = Progress(at.done + at.left * (1 - height), at.left * height)
+        return between(base_lrs, self.eta_min, at)
 
     @property
     def T_cur(self) -> "DerivedCount":
         """The number of epochs since the last restart, as an int; it is no counter."""
-        return DerivedCount(self._cycle(np.float64(self.epoch), np)[0])
+        return DerivedCount(self._cycle(np.asarray(self.epoch, np.float64), np)[1])
 
     @property
     def T_i(self) -> "DerivedCount":
         """The number of epochs that the present cycle lasts, as an int."""
-        return DerivedCount(self._cycle(np.float64(self.epoch), np)[1])
+        return DerivedCount(self._cycle(np.asarray(self.epoch, np.float64), np)[2])
 
-    def _cycle(self, epoch: Any, xp: ModuleType) -> tuple[Any, Any]:
-        """Return the time since the last restart, and the length of the cycle."""
+    def _cycle(self, epoch: Any, xp: ModuleType) -> tuple[Any, Any, Any]:
+        """Return which cycle it is, the time since its restart, and its length."""
         if self.T_mult == 1:
-            return xp.fmod(epoch, self.T_0), self.T_0
+            return epoch.astype(int) // self.T_0, xp.fmod(epoch, self.T_0), self.T_0
         cycle = self._restarts(epoch, xp) - 1
-        return epoch - xp.asarray(self._starts)[cycle], xp.asarray(self._lengths)[cycle]
+        return cycle, epoch - xp.asarray(self._starts)[cycle], xp.asarray(self._lengths)[cycle]
 
 
 class DerivedCount(int):
@@ -196,7 +207,9 @@ class WarmupCosineSchedule(LRScheduler):
     total_steps : int
         The epoch at which the rate reaches ``eta_min``: :math:`T`, above :math:`W`.
     warmup_start_lr, eta_min : float
-        The first rate, and the last, of every param group.
+        The first rate, and the last, of every param group. Stepped once an epoch, a first rate of
+        0 trains the whole first epoch at 0: step it once an update, give another rate, or count
+        in updates with ``brainsched.PerUpdate``.
     last_epoch : int
         The epoch to begin at.
 

@@ -73,7 +73,7 @@ class CyclicLR(LRScheduler):
         last_epoch: int = 0,
     ) -> None:
         self.max_lr = max_lr
-        self._max_lrs = BaseRates(tuple(_check.base_rates("max_lr", max_lr)))
+        self._max_lrs = BaseRates(tuple(_check.base_rates("max_lr", max_lr, base_lr)))
         self.step_size_up = _schedule_check.count("step_size_up", step_size_up, least=1)
         self.step_size_down = (
             self.step_size_up

@@ -3,8 +3,6 @@
 from collections.abc import Sequence
 from types import ModuleType
 
-import jax.numpy as jnp
-
 from brainsched import _check
 from brainsched._base import LRScheduler
 from brainsched._types import BaseLRs, Epochs, LRs, Rates
@@ -72,5 +70,5 @@ class LambdaLR(LRScheduler):
     def formula(self, epoch: Epochs, base_lrs: BaseLRs, xp: ModuleType) -> LRs:
         """Evaluate the functions; see :meth:`LRScheduler.formula`."""
         functions = self._functions.items()
-        columns = [evaluate(name, function, epoch) for name, function in functions]
-        return base_lrs * jnp.concatenate(columns, axis=-1)[..., : len(base_lrs)]
+        columns = [xp.asarray(evaluate(name, function, epoch)) for name, function in functions]
+        return base_lrs * xp.concatenate(columns, axis=-1)[..., : len(base_lrs)]

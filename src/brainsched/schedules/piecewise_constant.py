@@ -2,10 +2,15 @@
 
 from collections.abc import Sequence
 from types import ModuleType
+from typing import Self
+
+import jax
+import numpy as np
 
 from brainsched import _check
 from brainsched._base import LRScheduler
 from brainsched._types import Array, BaseLRs, Epochs, LRs, Rates
+from brainsched.schedules import _schedule_check
 from brainsched.schedules._search import Search
 
 
@@ -39,8 +44,10 @@ class PiecewiseConstantSchedule(LRScheduler):
 
     Notes
     -----
-    ``values`` are multipliers. The class of this name in braintools 0.3.0 takes them for rates
-    and ignores ``base_lr``: what was written for it needs ``base_lr=1.0`` here.
+    ``values`` are multipliers, as braintools documents its class of this name up to version 0.1.10.
+    The code there takes them for rates and ignores ``base_lr``, and from 0.2.0 on its documentation
+    says so, too: what was written for it is :meth:`from_rates` here. A warning says where rates
+    seem to be given twice: where the largest multiplier is the largest base rate, and not 1.
 
     ``base_lr`` and ``values`` may be traced or device arrays, to sweep schedules with ``vmap`` or
     to tune them by gradient.
@@ -65,10 +72,70 @@ class PiecewiseConstantSchedule(LRScheduler):
         self.values = [1.0, 0.1, 0.01] if values is None else values
         self._boundaries = _check.boundaries("boundaries", self.boundaries)
         self._stages = Search(self._boundaries)
-        table = _check.table("values", self.values, len(self._boundaries) + 1)
+        table = _check.table("values", self.values, len(self._boundaries), more=1)
         self.max_groups = table.shape[1] if table.ndim == 2 else None
         self._multipliers = table if table.ndim == 2 else table[:, None]
         super().__init__(base_lr, last_epoch)
+        self._warn_if_rates_seem_given_twice()
+
+    @classmethod
+    def from_rates(
+        cls,
+        boundaries: Sequence[int] | Array,
+        rates: Sequence[float] | Sequence[Sequence[float]] | Array,
+        last_epoch: int = 0,
+    ) -> Self:
+        """Build the schedule from its rates, in the place of a base rate and multipliers.
+
+        Parameters
+        ----------
+        boundaries : sequence of int
+            The epochs at which a new stage begins, ascending.
+        rates : sequence of float, or of rows of float
+            The rate of each stage: one more than there are boundaries; with a row for each stage
+            and a column for each param group, of every group.
+        last_epoch : int
+            The epoch to begin at.
+
+        Returns
+        -------
+        PiecewiseConstantSchedule
+            With ``rates`` for ``values``, and a base rate of 1 for each column.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If an argument is not as described; the message names the element.
+
+        Examples
+        --------
+        >>> import brainsched
+        >>> schedule = brainsched.PiecewiseConstantSchedule.from_rates([30, 60], [0.5, 0.25, 0.125])
+        >>> schedule.lr_at([29, 30, 60]).ravel().tolist()
+        [0.5, 0.25, 0.125]
+        """
+        table = _check.table(
+            "rates", rates, len(_check.boundaries("boundaries", boundaries)), more=1
+        )
+        base_lr = [1.0] * table.shape[1] if table.ndim == 2 else 1.0
+        return cls(base_lr, boundaries, rates, last_epoch)
+
+    def _warn_if_rates_seem_given_twice(self) -> None:
+        """Warn where ``base_lr`` and ``values`` look like the same rates; see the Notes."""
+        columns = self._multipliers.shape[1]
+        base_lrs = self._bases.first(max(columns, self._bases.known))
+        on_host = not any(isinstance(leaf, jax.Array) for leaf in [self._multipliers, *base_lrs])
+        if not on_host:
+            return
+        base, largest = np.float32(max(base_lrs)), np.float32(np.max(self._multipliers))
+        if base == largest and base not in (0, 1):
+            highest = np.max(np.asarray(base_lrs) * np.max(self._multipliers, axis=0))
+            _schedule_check.warn(
+                f"values are multipliers of base_lr, and the largest multiplier equals the base "
+                f"rate, {largest:g}: the highest rate is {highest:g}. If values are the rates "
+                f"themselves, use {type(self).__name__}.from_rates(boundaries, rates), or "
+                f"base_lr=1.0"
+            )
 
     @property
     def stage_boundaries(self) -> Sequence[int]:

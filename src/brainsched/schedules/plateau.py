@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from brainsched import _check
+from brainsched import _check, _tracking
 from brainsched._base import LRScheduler
 from brainsched._base_rates import BaseRates
 from brainsched._evaluation import advance
@@ -119,7 +119,7 @@ class ReduceLROnPlateau(LRScheduler):
         self.cooldown = _schedule_check.count("cooldown", cooldown, least=0)
         self.min_lr = min_lr
         self.eps = _check.number("eps", eps)
-        self._min_lrs = BaseRates(tuple(_check.base_rates("min_lr", min_lr)))
+        self._min_lrs = BaseRates(tuple(_check.base_rates("min_lr", min_lr, base_lr)))
         self._powers = Powers(self.factor)
         self.best = MetricState(math.inf if mode == "min" else -math.inf)
         self.num_bad_epochs = CountState(0)
@@ -165,7 +165,7 @@ class ReduceLROnPlateau(LRScheduler):
         brainstate.TraceContextError
             If called under a plain JAX transformation, which does not track States.
         """
-        self._require_tracking("step()")
+        _tracking.require(self.last_epoch, "step()")
         metric = _check.metric("metric", metric)
         now: Any = self.last_epoch.value if epoch is None else _check.epoch("epoch", epoch)
         memory = [getattr(self, name).value for name in self._memory]

@@ -35,6 +35,12 @@ class WarmupScheduler(LRScheduler):
     TypeError, ValueError
         If an argument is not as described; the message names it.
 
+    Notes
+    -----
+    With a ``warmup_start_lr`` of 0, its default in braintools too, a schedule that is stepped once
+    an epoch trains its whole first epoch at rate 0. Step it once an update, give it a
+    ``warmup_start_lr``, or count its epochs in updates with ``brainsched.PerUpdate``.
+
     Examples
     --------
     >>> import brainsched
@@ -73,7 +79,8 @@ class WSD(LRScheduler):
     r"""A rate that rises, stays and falls: warm up, stay, decay.
 
     It rises to the base rate in a straight line from epoch 0 to :math:`W`, stays there up to
-    :math:`W + S`, and falls to ``eta_min``, which it reaches at :math:`W + S + D`.
+    :math:`W + S`, and falls to ``eta_min``, which it reaches at :math:`W + S + D`. With more than
+    one cycle it begins again there, as if at epoch 0, up to the end of the last cycle.
 
     Parameters
     ----------
@@ -83,13 +90,17 @@ class WSD(LRScheduler):
         How many epochs, or updates, the rate rises, stays and falls: :math:`W`, :math:`S` and
         :math:`D`. Only a decay must last 1 at least.
     warmup_start_lr, eta_min : float
-        The first rate, and the last, of every param group.
+        The first rate, and the last, of every param group. Stepped once an epoch, a first rate of
+        0 trains the whole first epoch at 0: step it once an update, give another rate, or count
+        in updates with ``brainsched.PerUpdate``.
     decay_strategy : {'linear', 'cos', 'sqrt'}
         How the rate falls: with a share :math:`x` of the decay behind it, the base rate has the
         weight :math:`1 - x`, :math:`\frac{1}{2} (1 + \cos \pi x)` or :math:`1 - \sqrt{x}`, and
         ``eta_min`` the rest.
     last_epoch : int
         The epoch to begin at.
+    cycles : int
+        How often the rate rises, stays and falls: 1 or more.
 
     Raises
     ------
@@ -107,7 +118,8 @@ class WSD(LRScheduler):
     ----------
     Hu et al., "MiniCPM: Unveiling the Potential of Small Language Models with Scalable Training
     Strategies", COLM 2024; for the square root, Hägele et al., "Scaling Laws and Compute-Optimal
-    Training Beyond Fixed Training Durations", NeurIPS 2024.
+    Training Beyond Fixed Training Durations", NeurIPS 2024; for cycles, Wen et al., "Understanding
+    Warmup-Stable-Decay Learning Rates", ICLR 2025.
     """
 
     def __init__(
@@ -120,6 +132,7 @@ class WSD(LRScheduler):
         eta_min: Rate = 0.0,
         decay_strategy: str = "linear",
         last_epoch: int = 0,
+        cycles: int = 1,
     ) -> None:
         self.warmup_steps = _schedule_check.count("warmup_steps", warmup_steps, least=0)
         self.stay_steps = _schedule_check.count("stay_steps", stay_steps, least=0)
@@ -127,15 +140,22 @@ class WSD(LRScheduler):
         self.warmup_start_lr = _check.rate("warmup_start_lr", warmup_start_lr)
         self.eta_min = _check.rate("eta_min", eta_min)
         self.decay_strategy = _schedule_check.one_of("decay_strategy", decay_strategy, list(DECAYS))
+        self.cycles = _schedule_check.count("cycles", cycles, least=1)
+        self._period = self.warmup_steps + self.stay_steps + self.decay_steps
         super().__init__(base_lr, last_epoch)
 
     @property
     def stage_boundaries(self) -> Sequence[int]:
-        """The epochs at which the rise ends and the fall begins."""
-        return [self.warmup_steps, self.warmup_steps + self.stay_steps]
+        """The epochs at which a rise begins or ends, and those at which a fall begins."""
+        begins = range(0, self.cycles * self._period, self._period)
+        stages = (0, self.warmup_steps, self.warmup_steps + self.stay_steps)
+        return [begin + stage for begin in begins for stage in stages][1:]
 
     def formula(self, epoch: Epochs, base_lrs: BaseLRs, xp: ModuleType) -> LRs:
         """Rise, stay and fall; see :meth:`LRScheduler.formula`."""
+        if self.cycles > 1:
+            cycle = xp.minimum(epoch.astype(int) // self._period, self.cycles - 1)
+            epoch = epoch - cycle * float(self._period)
         peak_ends = self.warmup_steps + self.stay_steps
         rise = progress(epoch, self.warmup_steps, xp)
         fall = progress(epoch - peak_ends, self.decay_steps, xp)

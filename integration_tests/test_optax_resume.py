@@ -1,0 +1,258 @@
+"""check_resumed, and states that the first version saved."""
+
+import pickle
+import re
+import warnings
+from typing import Any, NamedTuple
+
+import flax.serialization
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import orbax.checkpoint as ocp
+import pytest
+from flax import nnx
+
+from brainsched import (
+    LambdaLR,
+    PerUpdate,
+    PiecewiseConstantSchedule,
+    SequentialLR,
+    StepLR,
+    WarmupCosineSchedule,
+    WarmupScheduler,
+    check_resumed,
+    scale_by_scheduler,
+)
+from brainsched._optax import ScaleBySchedulerState
+
+PARAMS = {"body": jnp.ones(2), "head": jnp.ones(())}
+GROUPS = {"head": 1, "*": 0}
+
+
+def through_msgpack(state, target, folder):
+    return flax.serialization.from_bytes(target, flax.serialization.to_bytes(state))
+
+
+def through_orbax(state, target, folder):
+    with ocp.StandardCheckpointer() as checkpointer:
+        checkpointer.save(folder / "state", state)
+        checkpointer.wait_until_finished()
+        return checkpointer.restore(folder / "state", target)
+
+
+def through_pickle(state, target, folder):
+    return pickle.loads(pickle.dumps(jax.tree.map(np.asarray, state)))
+
+
+formats = pytest.mark.parametrize("saved_through", [through_msgpack, through_orbax, through_pickle])
+
+
+def trained(scheduler, updates, groups=GROUPS, **options):
+    """Return an optimizer, and its state after so many updates."""
+    tx = optax.chain(optax.scale_by_adam(), scale_by_scheduler(scheduler, groups, **options))
+    state = tx.init(PARAMS)
+    for _ in range(updates):
+        _, state = jax.jit(tx.update)(PARAMS, state)
+    return tx, state
+
+
+def same_structure(tree, other):
+    definitions: list[Any] = [jax.tree.structure(tree), jax.tree.structure(other)]
+    return definitions[0] == definitions[1]
+
+
+def plan(total=10, base_lr=(0.5, 0.25), **options):
+    return WarmupCosineSchedule(list(base_lr), 2, total, **options)
+
+
+@formats
+def test_what_is_resumed_under_the_same_plan_is_resumed_without_a_word(saved_through, tmp_path):
+    _, state = trained(plan(), 25, steps_per_epoch=10)
+    scheduler = plan()
+    tx, target = trained(scheduler, 0, steps_per_epoch=10)
+    restored = saved_through(state, target, tmp_path)
+    check_resumed(restored, scheduler)
+    jax.tree.map(np.testing.assert_array_equal, restored, state)
+    assert same_structure(restored, target)
+    jax.jit(tx.update)(PARAMS, restored)
+
+
+@pytest.mark.parametrize(
+    ("scheduler", "options", "named"),
+    [
+        (plan(20), {"steps_per_epoch": 10}, r"plan: total_steps \(10 -> 20\) changed"),
+        (plan(), {"steps_per_epoch": 5}, r"plan: steps_per_epoch \(10 -> 5\) changed"),
+        (plan(), {"steps_per_epoch": 10, "staircase": True}, r": staircase \(0 -> 1\) changed"),
+        (plan(base_lr=[0.5, 0.125]), {"steps_per_epoch": 10}, "plan: base_lr changed"),
+        (plan(eta_min=0.1), {"steps_per_epoch": 10}, r"plan: eta_min \(0 -> 0.1\) changed"),
+        (plan(20, eta_min=0.1), {}, r"steps_per_epoch \(10 -> 1\), total_steps .*, eta_min .* ch"),
+        (plan(base_lr=[1.0] * 3), {"steps_per_epoch": 10}, r"number of param groups \(2 -> 3\)"),
+        (StepLR([0.5, 0.25]), {"steps_per_epoch": 10}, "another plan: class changed"),
+    ],
+)
+@pytest.mark.parametrize("saved_through", [through_msgpack, through_pickle])
+def test_what_changed_is_named(scheduler, options, named, saved_through, tmp_path):
+    _, state = trained(plan(), 25, steps_per_epoch=10)
+    _, target = trained(scheduler, 0, lambda path: 0, allow_unused=True, **options)
+    restored = saved_through(state, target, tmp_path)
+    with pytest.warns(UserWarning, match=named):
+        check_resumed(restored, scheduler)
+    with pytest.warns(UserWarning, match=named):
+        check_resumed(restored, scheduler, **{"steps_per_epoch": 1, "staircase": False, **options})
+
+
+def test_the_rates_that_were_and_will_be_go_by_the_groups_names():
+    """At update 24, epoch 2.4: 0.4 of 8 epochs of the cosine are done, or 0.4 of 18."""
+    before = WarmupCosineSchedule({"body": 0.5, "head": 0.25}, 2, 10)
+    _, state = trained(before, 25, steps_per_epoch=10)
+    after = WarmupCosineSchedule({"body": 0.5, "head": 0.25}, 2, 20)
+    old, new = (np.cos(np.pi / 2 * 0.4 / n) ** 2 for n in (8, 18))
+    expected = re.escape(
+        f"number 24: group body {0.5 * old:.6g} -> {0.5 * new:.6g}, "
+        f"group head {0.25 * old:.6g} -> {0.25 * new:.6g}. "
+    )
+    with pytest.warns(UserWarning, match=expected):
+        check_resumed(state, after, steps_per_epoch=10)
+
+
+def test_a_change_that_is_yet_to_come_is_found():
+    before, after = (PiecewiseConstantSchedule(0.5, [n], [1.0, 0.5]) for n in (50, 60))
+    _, state = trained(before, 3, {"*": 0})
+    with pytest.warns(UserWarning, match="boundaries changed.* group 0 0.5 -> 0.5"):
+        check_resumed(state, after)
+
+
+def test_parts_of_compositions_are_named():
+    def composed(warmup, decay, milestone=5):
+        parts = [WarmupScheduler(0.5, warmup), StepLR(0.5, 10, decay)]
+        return SequentialLR(parts, [milestone])
+
+    _, state = trained(composed(5, 0.5), 3, {"*": 0})
+    check_resumed(state, composed(5, 0.5))
+    with pytest.warns(
+        UserWarning, match=r"schedulers\[0\].warmup_epochs \(5 -> 4\), schedulers\[1"
+    ):
+        check_resumed(state, composed(4, 0.25))
+    with pytest.warns(UserWarning, match="milestones changed"):
+        check_resumed(state, composed(5, 0.5, 6))
+    with pytest.warns(UserWarning, match=r"number of schedulers \(2 -> 3\)"):
+        check_resumed(state, SequentialLR([StepLR(0.5) for _ in range(3)], [5, 9]))
+    many = SequentialLR([composed(5, 0.5) for _ in range(9)], list(range(10, 90, 10)))
+    _, state = trained(many, 3, {"*": 0})
+    parts = [*(composed(5, 0.5) for _ in range(8)), composed(5, 0.25)]
+    check_resumed(state, many)
+    with pytest.warns(UserWarning, match="further arguments changed"):
+        check_resumed(state, SequentialLR(parts, list(range(10, 90, 10))))
+
+
+def test_epochs_that_are_stretched_in_either_way_are_one_plan():
+    _, state = trained(plan(), 25, steps_per_epoch=10)
+    check_resumed(state, PerUpdate(plan(), 10))
+    with pytest.warns(UserWarning, match=r"steps_per_epoch \(10 -> 20\)"):
+        check_resumed(state, PerUpdate(plan(), 20))
+
+
+def test_a_function_of_the_users_that_gives_other_rates_is_found_by_the_rates():
+    _, state = trained(LambdaLR(0.5, lambda epoch: 1 / (1 + epoch)), 3, {"*": 0})
+    check_resumed(state, LambdaLR(0.5, lambda epoch: 1 / (1 + epoch)))
+    with pytest.warns(UserWarning, match="its rates changed.* 0.166667 -> 0.1"):
+        check_resumed(state, LambdaLR(0.5, lambda epoch: 1 / (1 + 2 * epoch)))
+
+
+def test_a_rate_set_by_hand_is_no_other_plan():
+    tx, state = trained(plan(), 5)
+    state = optax.tree_utils.tree_set(state, learning_rate_scale=jnp.float32(0.5))
+    check_resumed(state, plan())
+    _, state = jax.jit(tx.update)(PARAMS, state)
+    check_resumed(state, plan())
+
+
+def test_traced_rates_are_not_compared():
+    def state(base_lr):
+        return trained(StepLR(base_lr, 5), 0, {"*": 0})[1]
+
+    states = jax.jit(state)(0.5)
+    check_resumed(states, StepLR(0.5, 5))
+    with pytest.warns(UserWarning, match=r"step_size \(5 -> 6\)"):
+        check_resumed(states, StepLR(0.5, 6))
+
+
+def test_the_optimizer_of_nnx_can_be_given_whole():
+    tx = optax.chain(optax.scale_by_adam(), scale_by_scheduler(plan(), {"bias": 1, "*": 0}))
+    optimizer = nnx.Optimizer(nnx.Linear(2, 2, rngs=nnx.Rngs(0)), tx, wrt=nnx.Param)
+    for state in (optimizer, optimizer.opt_state):
+        check_resumed(state, plan())
+        with pytest.warns(UserWarning, match="total_steps"):
+            check_resumed(state, plan(20))
+
+
+def test_what_cannot_be_checked_raises():
+    _, state = trained(plan(), 1)
+    with pytest.raises(ValueError, match="no state of scale_by_scheduler"):
+        check_resumed(state[0], plan())
+    with pytest.raises(TypeError, match="scheduler must be an LRScheduler, got float"):
+        check_resumed(state, 0.1)  # type: ignore[arg-type]  # which is what is tested
+    with pytest.raises(TypeError, match="outside of compiled code"):
+        jax.jit(lambda state: check_resumed(state, plan()))(state)
+    many = jax.vmap(lambda _: state)(jnp.arange(3))
+    with pytest.raises(ValueError, match=r"states of many runs, of shape \(3,\)"):
+        check_resumed(many, plan())
+
+
+# The state of version 0.1.0
+
+
+class StateOf010(NamedTuple):
+    """The state of scale_by_scheduler in version 0.1.0."""
+
+    count: Any
+    hyperparams: dict[str, Any]
+
+
+def saved_by_010(state):
+    """Return what version 0.1.0 would have saved in the place of ``state``."""
+    adam, ours = state
+    rates = ours.hyperparams["learning_rate"]
+    return (adam, StateOf010(ours.count, {"learning_rate": rates}))
+
+
+@pytest.mark.parametrize("saved_through", [through_msgpack, through_orbax])
+def test_a_checkpoint_of_the_first_version_loads_and_goes_on(saved_through, tmp_path):
+    straight, state = trained(plan(), 5)
+    tx, target = trained(plan(), 0, legacy_state=True)
+    restored = saved_through(saved_by_010(state), target, tmp_path)
+    assert isinstance(restored[1], ScaleBySchedulerState)
+    check_resumed(restored, plan())
+    with pytest.warns(UserWarning, match="its rates changed"):
+        check_resumed(restored, plan(20))
+    with pytest.warns(UserWarning, match=r"number of param groups \(2 -> 3\)"):
+        check_resumed(restored, plan(base_lr=[1.0] * 3))
+    loaded = restored
+    for _ in range(3):
+        expected, state = jax.jit(straight.update)(PARAMS, state)
+        found, restored = jax.jit(tx.update)(PARAMS, restored)
+        jax.tree.map(np.testing.assert_array_equal, found, expected)
+    assert same_structure(restored, loaded)
+    assert restored[1].count == 8
+
+
+def test_a_state_of_the_first_version_goes_on_as_it_is():
+    """As pickle gives it back, and braintools' load_state_dict: without a target."""
+    tx, state = trained(plan(), 5)
+    adam, ours = state
+    old = (adam, ScaleBySchedulerState(ours.count, {"learning_rate": jnp.zeros(2)}))
+    expected, _ = jax.jit(tx.update)(PARAMS, state)
+    found, after = jax.jit(tx.update)(PARAMS, old)
+    jax.tree.map(np.testing.assert_array_equal, found, expected)
+    assert same_structure(after, old)
+    assert after[1].hyperparams["learning_rate"].tolist() == plan().lr_at(5).tolist()
+
+
+def test_one_warning_says_it_all():
+    _, state = trained(plan(), 5)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        check_resumed(state, plan(20, eta_min=0.1))
+    assert len(caught) == 1

@@ -1,0 +1,114 @@
+"""A schedule's plan in a few numbers, which the state of an optimizer can carry.
+
+Checkpoints of optax and Flax hold arrays alone, of shapes that must not depend on the schedule: so
+a plan is an array of fixed length. An entry is an argument, where that is one number, and else a
+checksum of it, which is negative: arguments are not. NaN is what cannot be known, such as a traced
+rate, and is equal to everything.
+"""
+
+import json
+import math
+import weakref
+import zlib
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from brainsched import _arguments, _config
+from brainsched._base import LRScheduler
+from brainsched.schedules.per_update import PerUpdate
+
+SIZE = 32
+
+_UNKNOWN = math.nan
+
+
+def fingerprint(
+    scheduler: LRScheduler, groups: int, steps_per_epoch: int, staircase: bool
+) -> np.ndarray:
+    """Return the numbers that tell the plan, in float32."""
+    numbers = [number for _, number in _entries(scheduler, groups, steps_per_epoch, staircase)]
+    padded = [*numbers, *(0.0 for _ in range(SIZE - len(numbers)))]
+    return np.asarray(padded, np.float32)
+
+
+def changes(
+    saved: np.ndarray, scheduler: LRScheduler, groups: int, steps_per_epoch: int, staircase: bool
+) -> list[str]:
+    """Return what differs from a fingerprint that was saved: names, with numbers where known."""
+    found: list[str] = []
+    entries = _entries(scheduler, groups, steps_per_epoch, staircase)
+    for (name, number), before in zip(entries, saved.tolist(), strict=False):
+        now = float(np.float32(number))
+        if now == before or math.isnan(now) or math.isnan(before):
+            continue
+        if name.endswith("class"):  # its arguments are others, too
+            return [*found, name]
+        readable = now >= 0 and before >= 0
+        found.append(f"{name} ({before:.6g} -> {now:.6g})" if readable else name)
+    return found
+
+
+_bridged: "weakref.WeakKeyDictionary[LRScheduler, tuple[int, bool]]" = weakref.WeakKeyDictionary()
+
+
+def remember(scheduler: LRScheduler, steps_per_epoch: int, staircase: bool) -> None:
+    """Take note of how the code stretches ``scheduler``, which the scheduler does not tell."""
+    _bridged[scheduler] = (steps_per_epoch, staircase)
+
+
+def remembered(scheduler: LRScheduler) -> tuple[int, bool]:
+    """Return what was noted last: ``steps_per_epoch`` and ``staircase``."""
+    return _bridged.get(scheduler, (1, False))
+
+
+def _entries(
+    scheduler: LRScheduler, groups: int, steps_per_epoch: int, staircase: bool
+) -> list[tuple[str, float]]:
+    if isinstance(scheduler, PerUpdate) and steps_per_epoch == 1:  # said in the other way
+        steps_per_epoch, staircase = scheduler.steps_per_epoch, scheduler.staircase
+        scheduler = scheduler.scheduler
+    entries = [
+        ("number of param groups", float(groups)),
+        ("steps_per_epoch", float(steps_per_epoch)),
+        ("staircase", float(staircase and steps_per_epoch > 1)),
+        *_described(scheduler, ""),
+    ]
+    if len(entries) > SIZE:
+        rest = entries[SIZE - 1 :]
+        entries[SIZE - 1 :] = [("further arguments", _checksum([number for _, number in rest]))]
+    return entries
+
+
+def _described(scheduler: LRScheduler, where: str) -> Iterator[tuple[str, float]]:
+    """Yield the class and the arguments of a scheduler, and those of its parts."""
+    names = _arguments.parameters(type(scheduler))
+    yield f"{where}class", _checksum([_config.name_of(type(scheduler)), *names])
+    for name in names:
+        value = getattr(scheduler, name)
+        parts = value if isinstance(value, Sequence) else [value]
+        if name == "last_epoch":  # is where it begins, and no part of the plan
+            continue
+        if any(isinstance(part, LRScheduler) for part in parts):
+            yield f"{where}number of {name}", float(len(parts))
+            for i, part in enumerate(parts):
+                index = f"[{i}]" if parts is value else ""
+                yield from _described(part, f"{where}{name}{index}.")
+        else:
+            yield f"{where}{name}", _number(value)
+
+
+def _number(value: Any) -> float:
+    try:
+        plain = _config._plain("argument", value)
+    except TypeError:  # it is traced, or an object of the user's, which has no form in a config
+        return _UNKNOWN
+    if isinstance(plain, bool | int | float) and plain >= 0:
+        return float(plain)
+    return _checksum(plain)
+
+
+def _checksum(value: Any) -> float:
+    """Return a negative integer of 24 bits, which float32 holds exactly."""
+    return -1.0 - (zlib.crc32(json.dumps(value).encode()) >> 8)

@@ -1,0 +1,561 @@
+"""The learning-rate range test: train at rates that rise, and see at which of them the loss falls.
+
+The whole test is one compiled loop over copies. A training step of brainstate is first made a pure
+function of the values of its States, which is what the loop carries; so is a step of optax by
+itself. Nothing that the user holds is written to, and nothing has to be restored.
+"""
+
+import bisect
+import dataclasses
+import inspect
+import itertools
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from brainstate.transform import StatefulFunction
+from braintools.optim import OptaxOptimizer
+from jax import lax
+from jaxtyping import Float
+
+from brainsched import _check, _upstream
+from brainsched._base import LRScheduler
+from brainsched._types import Array, rate_dtype
+from brainsched.schedules import _schedule_check
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+__all__ = ["RangeTest", "Suggestion", "lr_range_test", "lr_range_test_optax"]
+
+# The names that JAX has had for a compiled function within another.
+_CALLS = ("jit", "pjit")
+# From the carried values, a rate and a batch to the values after a step, and the loss before it.
+_Step = Callable[[Any, Array, Any], tuple[Any, Array]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Suggestion:
+    """A learning rate, and why it is suggested.
+
+    Attributes
+    ----------
+    rate : float
+        The rate, of the first param group.
+    method : str
+        How it was found.
+    reason : str
+        What in the curve speaks for it, in a sentence.
+    """
+
+    rate: float
+    method: str
+    reason: str
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class RangeTest:
+    """The curve of a learning-rate range test, up to where the loss diverged.
+
+    Attributes
+    ----------
+    rates : float array of shape ``(counted,)``
+        The rate of each step, of the first param group.
+    losses : float array of shape ``(counted,)``
+        The loss of each step's batch, before its update.
+    smoothed : float array of shape ``(counted,)``
+        Their exponential moving average, corrected for its start.
+    diverged : bool
+        Whether the test ended before its last step, because the loss diverged.
+    """
+
+    rates: Float[np.ndarray, " counted"]
+    losses: Float[np.ndarray, " counted"]
+    smoothed: Float[np.ndarray, " counted"]
+    diverged: bool
+
+    def suggest(self, method: str = "valley") -> Suggestion:
+        """Suggest a learning rate from the smoothed curve, without its first tenth and last five.
+
+        Parameters
+        ----------
+        method : {'valley', 'steepest'}
+            ``'valley'``: the middle, on the logarithmic axis, of the longest stretch over which
+            the loss falls, passing over what rises between. It is fastai's default, since a noisy
+            step changes it little. A flat beginning of the stretch, up to a hundredth of the
+            fall, is left out: without noise, a loss falls from the first step on.
+            ``'steepest'``: the rate at which the loss falls the fastest.
+
+        Returns
+        -------
+        Suggestion
+            A rate to train at, or the largest one of a schedule.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If ``method`` is neither of the two.
+        ValueError
+            If the loss did not fall, or diverged before there was a curve to read.
+
+        References
+        ----------
+        Smith, "Cyclical Learning Rates for Training Neural Networks", WACV 2017, section 3.3: the
+        test itself. ``fastai.callback.schedule.lr_find``: reading the rate off the curve.
+        """
+        _schedule_check.one_of("method", method, ["valley", "steepest"])
+        kept = slice(len(self.rates) // 10, -5)
+        rates, smoothed = self.rates[kept], self.smoothed[kept].astype(np.float64)
+        if len(rates) < 5:
+            raise ValueError(
+                f"the loss diverged after {len(self.rates)} steps, which are too few to read a "
+                f"rate from: begin at a lower start, or take more steps"
+            )
+        if smoothed.min() >= smoothed[0]:
+            raise ValueError(
+                f"the smoothed loss never fell below {smoothed[0]:.4g}, where it was at rate "
+                f"{rates[0]:.2e}: no rate can be suggested. Does the training step minimise the "
+                f"loss that it returns, and is end large enough?"
+            )
+        if method == "valley":
+            begin, end = _longest_fall(smoothed)
+            level = smoothed[begin] - 0.01 * (smoothed[begin] - smoothed[end])
+            begin += int((smoothed[begin : end + 1] <= level).argmax())
+            index = (begin + end) // 2
+            why = (
+                f"the middle of the longest stretch over which the smoothed loss falls, from "
+                f"{smoothed[begin]:.4g} at rate {rates[begin]:.2e} to {smoothed[end]:.4g} at rate "
+                f"{rates[end]:.2e}"
+            )
+        else:
+            slopes = np.gradient(smoothed, np.log(rates.astype(np.float64)))
+            index = int(slopes.argmin())
+            why = (
+                f"here the smoothed loss falls the fastest, by {-slopes[index] * np.log(10):.4g} "
+                f"for each factor of 10 of the rate"
+            )
+        if not self.diverged and smoothed.argmin() == len(smoothed) - 1:
+            why += "; it was still falling at the end of the test, and a larger end may say more"
+        return Suggestion(float(rates[index]), method, why)
+
+    def plot(self, ax: "Axes | None" = None) -> "Axes":
+        """Draw the losses over the rates, and what :meth:`suggest` says, with Matplotlib.
+
+        Parameters
+        ----------
+        ax : matplotlib.axes.Axes, optional
+            Where to draw. Default: a new figure.
+
+        Returns
+        -------
+        matplotlib.axes.Axes
+            With the losses, their smoothed curve and, if there is one, a line at the suggestion.
+        """
+        import matplotlib.pyplot as plt  # only here: a training run does not pay for it
+
+        if ax is None:
+            ax = plt.figure(layout="constrained").add_subplot()
+        ax.plot(self.rates, self.losses, color="0.8", label="loss")
+        ax.plot(self.rates, self.smoothed, label="smoothed")
+        try:
+            rate = self.suggest().rate
+        except ValueError:
+            pass  # a curve that suggests nothing is what one wants to see
+        else:
+            ax.axvline(rate, color="C1", linestyle="--", label=f"suggested: {rate:.2e}")
+        ax.set(xscale="log", xlabel="learning rate", ylabel="loss", title="Range test")
+        # The last losses are far above those that matter.
+        early = self.losses[: len(self.losses) // 10 + 1]
+        low, high = self.losses.min(), max(self.smoothed.max(), early.max())
+        margin = 0.05 * (high - low) or 1.0
+        ax.set_ylim(low - margin, high + margin)
+        ax.legend()
+        return ax
+
+
+def lr_range_test(
+    train_step: Callable[[Any], Any],
+    batches: Iterable[Any],
+    optimizer: OptaxOptimizer,
+    *,
+    start: float = 1e-7,
+    end: float = 10.0,
+    steps: int = 100,
+    smoothing: float = 0.98,
+    divergence: float = 4.0,
+) -> RangeTest:
+    """Train at rates that rise from ``start`` to ``end``, and leave every State as it was.
+
+    Step ``i`` of ``steps`` is trained at ``start * (end / start) ** (i / (steps - 1))``. The test
+    ends where the loss is not finite, or where the smoothed loss is above ``divergence`` times
+    its lowest value. All of it is one compiled loop on copies of the States that ``train_step``
+    uses: parameters, moments and random keys are afterwards what they were.
+
+    Parameters
+    ----------
+    train_step : callable
+        From a batch to the loss, a scalar; it takes a step of ``optimizer``, as one would compile
+        with ``brainstate.transform.jit``.
+    batches : iterable
+        The batches, arrays or trees of them, of equal shapes. The first ``steps`` are taken, and
+        begun again where there are fewer.
+    optimizer : OptaxOptimizer
+        The optimizer whose rate rises: that of its first param group; other groups keep the
+        proportion of their base rates to it.
+    start, end : float
+        The first and the last rate.
+    steps : int
+        How many steps, at least 10.
+    smoothing : float
+        The weight of the past in the moving average, in [0, 1).
+    divergence : float
+        Above 1. Around a lowest value below 0, it is its distance that counts.
+
+    Returns
+    -------
+    RangeTest
+        The curve, which suggests a rate and draws itself.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is not as described; if ``train_step`` does not return the loss alone, or
+        does not use the rate of ``optimizer``; if the first loss is not finite.
+
+    See Also
+    --------
+    lr_range_test_optax : for pure functions, as with Flax.
+
+    References
+    ----------
+    Smith, "Cyclical Learning Rates for Training Neural Networks", WACV 2017, section 3.3. The
+    defaults are those of ``fastai.callback.schedule.lr_find``.
+
+    Examples
+    --------
+    >>> import brainsched, brainstate, braintools, jax.numpy as jnp
+    >>> weight = brainstate.ParamState(jnp.ones(()))
+    >>> optimizer = braintools.optim.SGD(lr=1e-3)
+    >>> _ = optimizer.register_trainable_weights({"weight": weight})
+    >>> def train_step(batch):
+    ...     gradients, loss = brainstate.transform.grad(
+    ...         lambda: (batch * weight.value) ** 2, {"weight": weight}, return_value=True
+    ...     )()
+    ...     optimizer.step(gradients)
+    ...     return loss
+    >>> curve = brainsched.lr_range_test(train_step, [jnp.ones(())], optimizer)
+    >>> print(f"{curve.suggest().rate:.3f}")  # above 1, this loss diverges
+    0.066
+    >>> float(weight.value), optimizer.current_lr
+    (1.0, 0.001)
+    """
+    if not isinstance(optimizer, OptaxOptimizer):
+        raise TypeError(
+            f"optimizer must be an OptaxOptimizer of braintools.optim, the one that train_step "
+            f"steps, got {type(optimizer).__name__}. For optax itself, there is lr_range_test_optax"
+        )
+    stacked = _stacked(batches, steps)
+    _check_takes(train_step, "train_step", "batch")
+    set_rate = _rate_setter(optimizer)
+
+    def step_at(rate: Array, batch: Any) -> Any:
+        set_rate(rate)
+        return train_step(batch)
+
+    pure = StatefulFunction(step_at, return_only_write=False)
+    rate, batch = jnp.zeros((), rate_dtype()), _first(stacked)
+    # To trace puts tracers into the States for a moment, and the very same values back.
+    jaxpr = pure.make_jaxpr(rate, batch).get_jaxpr(rate, batch)
+    if not _uses(jaxpr.jaxpr, jaxpr.jaxpr.invars[0]):
+        raise ValueError(
+            f"train_step does not use the rate of this {_name(optimizer)}, so that every rate "
+            f"would give the same loss: it must call optimizer.step(gradients) of this very "
+            f"optimizer, at the rate that the optimizer has; one with a rate of its own in tx= "
+            f"cannot be tested"
+        )
+    _check_is_loss("train_step must return the loss alone", pure.get_out_shapes(rate, batch)[0])
+    values = tuple(state.value for state in pure.get_states(rate, batch))
+
+    def step(values: Any, rate: Array, batch: Any) -> tuple[Any, Array]:
+        return pure.jaxpr_call(values, rate, batch)
+
+    return _run(step, values, stacked, _rates(start, end, steps), smoothing, divergence)
+
+
+def lr_range_test_optax(
+    loss_and_grad: Callable[[Any, Any], Any],
+    params: Any,
+    batches: Iterable[Any],
+    optimizer: Callable[[Any], optax.GradientTransformation],
+    *,
+    start: float = 1e-7,
+    end: float = 10.0,
+    steps: int = 100,
+    smoothing: float = 0.98,
+    divergence: float = 4.0,
+) -> RangeTest:
+    """Run :func:`lr_range_test` on a pure function, as with Flax and optax.
+
+    Parameters
+    ----------
+    loss_and_grad : callable
+        From parameters and a batch to the loss and its gradient, as ``jax.value_and_grad`` makes
+        it of a loss.
+    params : tree of arrays
+        Where to begin; ``optimizer`` begins anew.
+    batches : iterable
+        As in :func:`lr_range_test`.
+    optimizer : callable
+        From a learning rate, which is a schedule here, to the transformation: ``optax.adamw``, or
+        ``lambda rate: optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(rate))``.
+    start, end, steps, smoothing, divergence
+        As in :func:`lr_range_test`.
+
+    Returns
+    -------
+    RangeTest
+        The curve, which suggests a rate and draws itself.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is not as described; if the first loss is not finite.
+
+    Examples
+    --------
+    >>> import brainsched, jax, jax.numpy as jnp, optax
+    >>> loss_and_grad = jax.value_and_grad(lambda weight, batch: (batch * weight) ** 2)
+    >>> curve = brainsched.lr_range_test_optax(
+    ...     loss_and_grad, jnp.ones(()), [jnp.ones(())], optax.sgd
+    ... )
+    >>> print(f"{curve.suggest().rate:.3f}")  # above 1, this loss diverges
+    0.066
+    """
+    if isinstance(optimizer, optax.GradientTransformation | LRScheduler):
+        raise TypeError(
+            f"optimizer must be a function of the learning rate, as optax.adam is, or lambda rate: "
+            f"optax.chain(..., optax.adam(rate)), got a {type(optimizer).__name__}, whose rate is "
+            f"fixed"
+        )
+    if not callable(optimizer):
+        raise TypeError(
+            f"optimizer must be a function of the learning rate, as optax.adam is, got "
+            f"{_check.shown(optimizer)}"
+        )
+    stacked = _stacked(batches, steps)
+    _check_takes(loss_and_grad, "loss_and_grad", "params", "batch")
+    result = jax.eval_shape(loss_and_grad, params, _first(stacked))
+    if not isinstance(result, tuple) or len(result) != 2:
+        raise TypeError(
+            "loss_and_grad must return the loss and its gradient: give jax.value_and_grad(loss)"
+        )
+    _check_is_loss("loss_and_grad must return the loss alone, and its gradient", result[0])
+    # The schedule is in the place of the rate, since optax keeps a rate that is a number.
+    rates = _rates(start, end, steps)
+    was_asked = False
+
+    def rate_at(count: Any) -> Array:
+        nonlocal was_asked
+        was_asked = True
+        return jnp.asarray(rates)[count]
+
+    tx = optimizer(rate_at)
+
+    def step(values: Any, rate: Array, batch: Any) -> tuple[Any, Array]:
+        params, opt_state = values
+        loss, gradients = loss_and_grad(params, batch)
+        updates, opt_state = tx.update(gradients, opt_state, params)
+        return (optax.apply_updates(params, updates), opt_state), loss
+
+    values = params, tx.init(params)
+    jax.eval_shape(step, values, rates[0], _first(stacked))
+    if not was_asked:
+        raise ValueError(
+            "optimizer does not use the learning rate that it is given, so that every rate would "
+            "give the same loss: hand it on, as in lambda rate: optax.sgd(rate)"
+        )
+    return _run(step, values, stacked, rates, smoothing, divergence)
+
+
+# The loop
+
+
+def _rates(start: float, end: float, steps: int) -> Float[np.ndarray, " steps"]:
+    """Return the rate of each step, each rounded once from float64."""
+    start, end = _check.number("start", start), _check.number("end", end)
+    if not 0 < start < end:
+        raise ValueError(
+            f"start must be above 0 and below end, got start={start} and end={end}: the rates "
+            f"rise by equal factors"
+        )
+    return np.geomspace(start, end, _checked_steps(steps)).astype(rate_dtype())
+
+
+def _checked_steps(steps: Any) -> int:
+    return _schedule_check.count("steps", steps, least=10)
+
+
+def _run(
+    step: _Step,
+    values: Any,
+    batches: Any,
+    rates: Float[np.ndarray, " steps"],
+    smoothing: float,
+    divergence: float,
+) -> RangeTest:
+    smoothing = _schedule_check.within("smoothing", smoothing, "[0, 1)")
+    if _check.number("divergence", divergence) <= 1:
+        raise ValueError(f"divergence must be above 1, got {divergence}")
+
+    @jax.jit
+    def sweep(values: Any, batches: Any) -> tuple[Array, ...]:
+        number = len(jax.tree.leaves(batches)[0])
+
+        def body(carry: Any, given: Any) -> Any:
+            values, average, lowest, running = carry
+            i, rate = given
+            batch = jax.tree.map(lambda leaf: leaf[i % number], batches)
+            values, loss = lax.cond(
+                running,
+                lambda: step(values, rate, batch),
+                lambda: (values, jnp.full_like(loss_shape, np.nan)),
+            )
+            loss = loss.astype(np.float32)
+            average = smoothing * average + (1 - smoothing) * loss
+            smoothed = average / (1 - smoothing ** (i + 1.0))
+            lowest = jnp.minimum(lowest, smoothed)  # NaN, once the loss is
+            running &= jnp.isfinite(loss)
+            running &= smoothed <= lowest + (divergence - 1) * jnp.abs(lowest)
+            return (values, average, lowest, running), (loss, smoothed, running)
+
+        loss_shape = jax.eval_shape(step, values, jnp.asarray(rates[0]), _first(batches))[1]
+        begin = (values, jnp.zeros((), np.float32), jnp.float32(np.inf), jnp.asarray(True))
+        return lax.scan(body, begin, (jnp.arange(len(rates)), jnp.asarray(rates)))[1]
+
+    with jax.disable_jit(False):  # where it is disabled, brainstate would write to the States
+        losses, smoothed, running = jax.device_get(sweep(values, batches))
+    counted = int(running.sum())
+    if counted == 0:
+        raise ValueError(
+            f"the loss of the first batch, before any update, is {losses[0]}: it must be finite, "
+            f"whatever the rate. Look at the model and the batch"
+        )
+    return RangeTest(
+        rates[:counted], losses[:counted], smoothed[:counted], diverged=counted < len(rates)
+    )
+
+
+def _longest_fall(losses: Float[np.ndarray, " n"]) -> tuple[int, int]:
+    """Return the first and the last index of the longest strictly falling subsequence's stretch.
+
+    As in fastai, the stretch has as many points as the subsequence, and ends where it ends.
+    """
+    ends: list[float] = []  # of the subsequences of each length, the greatest last -loss
+    longest, last = 0, 0
+    for i, loss in enumerate(losses):
+        length = bisect.bisect_left(ends, -loss) + 1
+        ends[length - 1 : length] = [-loss]
+        if length > longest:
+            longest, last = length, i
+    return last - longest + 1, last
+
+
+# What the user gave
+
+
+def _stacked(batches: Any, steps: Any) -> Any:
+    """Return the first batches as one tree, whose leaves have an axis more."""
+    if isinstance(batches, Mapping) or not isinstance(batches, Iterable):
+        raise TypeError(
+            f"batches must be an iterable of batches, got one {type(batches).__name__}: a single "
+            f"batch is [batch]"
+        )
+    taken = list(itertools.islice(batches, _checked_steps(steps)))
+    if not taken:
+        raise ValueError(
+            "batches is empty: a generator that was used before has none left, and is made anew"
+        )
+    kind = jax.tree.map(_kind, taken[0])
+    for i, batch in enumerate(taken):
+        if jax.tree.map(_kind, batch) != kind:
+            raise ValueError(
+                f"batches[{i}] has other shapes or dtypes than batches[0]: leave out a last batch "
+                f"that is smaller, and give one batch of several arrays as [(x, y)]"
+            )
+    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *taken)
+
+
+def _first(stacked: Any) -> Any:
+    return jax.tree.map(lambda leaf: leaf[0], stacked)
+
+
+def _kind(leaf: Any) -> tuple[Any, ...]:
+    if isinstance(leaf, str | bytes):
+        raise TypeError(f"batches must hold arrays, got {leaf!r}")
+    array = leaf if isinstance(leaf, jax.Array) else np.asarray(leaf)
+    return array.shape, str(array.dtype)
+
+
+def _check_takes(function: Any, *given: str) -> None:
+    """Check that ``function``, of the name that comes first, takes so many arguments."""
+    name, *arguments = given
+    wanted = " and ".join(arguments)
+    if not callable(function):
+        raise TypeError(f"{name} must be a function of {wanted}, got {_check.shown(function)}")
+    try:
+        inspect.signature(function).bind(*arguments)
+    except TypeError as error:
+        raise TypeError(
+            f"{name} must be a function of {wanted} ({error}): where a batch is a tuple, give "
+            f"lambda {', '.join(arguments)}: {name}({', '.join([*arguments[:-1], '*batch'])})"
+        ) from None
+
+
+def _check_is_loss(demand: str, result: Any) -> None:
+    scalar = hasattr(result, "shape") and result.shape == ()
+    if not scalar or not jnp.issubdtype(result.dtype, jnp.floating):
+        found = f"{result.dtype}{list(result.shape)}" if hasattr(result, "shape") else result
+        raise TypeError(f"{demand}, a real scalar, not {found}")
+
+
+def _name(optimizer: OptaxOptimizer) -> str:
+    return getattr(optimizer, "_plain_class", type(optimizer)).__name__
+
+
+def _rate_setter(optimizer: OptaxOptimizer) -> Callable[[Array], None]:
+    """Return a function that sets the rates of all param groups, within a trace as well."""
+    scheduler = _upstream.scheduler_of(optimizer)
+    home = _upstream.rates_state(scheduler)
+    others = [_upstream.applied_rate(optimizer, i) for i in range(1, len(optimizer.param_groups))]
+    if isinstance(scheduler, LRScheduler):
+        bases = scheduler.base_lrs[: len(others) + 1]
+    else:
+        bases = [home.value[0], *(state.value for state in others)]
+    if others and float(bases[0]) == 0:
+        raise ValueError(
+            "the base rate of the first param group is 0, to which the other groups have no "
+            "proportion: give base_lr a positive first entry"
+        )
+
+    def set_rate(rate: Array) -> None:
+        rates = list(home.value)
+        rates[0] = rate
+        home.value = rates
+        for state, base in zip(others, bases[1:], strict=True):
+            state.value = rate * (float(base) / float(bases[0]))
+
+    return set_rate
+
+
+def _uses(jaxpr: Any, variable: Any) -> bool:
+    """Whether ``jaxpr`` calculates anything from ``variable``, rather than handing it on."""
+    for equation in jaxpr.eqns:
+        for position, given in enumerate(equation.invars):
+            if given is variable:
+                called = equation.params.get("jaxpr") if equation.primitive.name in _CALLS else None
+                if called is None or _uses(called.jaxpr, called.jaxpr.invars[position]):
+                    return True
+    return False

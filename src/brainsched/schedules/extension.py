@@ -1,0 +1,90 @@
+"""A plan with another end: the rest of a schedule, stretched."""
+
+from collections.abc import Sequence
+from types import ModuleType
+from typing import Any
+
+from brainsched._base import LRScheduler
+from brainsched._types import Epochs, LRs
+from brainsched.schedules import _schedule_check
+from brainsched.schedules._quotient import quotient
+from brainsched.schedules.composition import Composition
+
+
+class Extension(Composition):
+    r"""A schedule up to an epoch, and what is left of it stretched to a later end.
+
+    .. math::
+
+        \eta_t = \eta^\text{old}_{\tau(t)}, \qquad
+        \tau(t) = t, \; t \le \text{at}; \qquad
+        \tau(t) = \text{at} + (t - \text{at}) \,
+        \frac{\text{end} - \text{at}}{\text{new\_end} - \text{at}}, \; t > \text{at}
+
+    The rate does not jump, takes every value that it would have taken, and at ``new_end`` is what
+    it was to be at ``end``. From there on the old schedule's time runs as it did. A ``new_end``
+    before ``end`` shortens the plan. A checkpoint of the old schedule loads in an extension of it.
+
+    Parameters
+    ----------
+    scheduler : LRScheduler
+        The old schedule; a composition, too. Its position plays no role.
+    at : int
+        The last epoch of the old schedule: the present one, of a run that is to be extended.
+    end : int
+        The epoch at which the old schedule ends, after ``at``: the ``T_max`` of a cosine.
+    new_end : int
+        The epoch at which it is to end, after ``at``.
+    last_epoch : int
+        The epoch to begin at.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is not as described; the message names it.
+
+    Notes
+    -----
+    A cosine with the new ``T_max`` from its start would be at another rate at ``at``, and the run
+    would jump there.
+
+    Examples
+    --------
+    >>> import brainsched
+    >>> old = brainsched.PolynomialLR(base_lr=1.0, total_iters=4)
+    >>> scheduler = brainsched.Extension(old, at=2, end=4, new_end=6)
+    >>> scheduler.lr_at(range(8)).ravel().tolist()
+    [1.0, 0.75, 0.5, 0.375, 0.25, 0.125, 0.0, 0.0]
+    """
+
+    def __init__(
+        self, scheduler: LRScheduler, at: int, end: int, new_end: int, last_epoch: int = 0
+    ) -> None:
+        self.scheduler = self._trunk = scheduler
+        self.at = _schedule_check.count("at", at, least=0)
+        self.end = _schedule_check.count("end", end, least=self.at + 1)
+        self.new_end = _schedule_check.count("new_end", new_end, least=self.at + 1)
+        super().__init__({"scheduler": scheduler}, last_epoch)
+
+    @property
+    def stage_boundaries(self) -> Sequence[int]:
+        """Those of the old schedule, each at the first epoch that reaches it."""
+        return [self._reaches(boundary) for boundary in self.scheduler.stage_boundaries]
+
+    def _reaches(self, boundary: int) -> int:
+        if boundary <= self.at:
+            return boundary
+        if boundary >= self.end:
+            return boundary - self.end + self.new_end
+        numerator = (boundary - self.at) * (self.new_end - self.at)
+        return self.at - (-numerator // (self.end - self.at))  # rounded up
+
+    def formula(self, epoch: Epochs, base_lrs: Any, xp: ModuleType) -> LRs:
+        """Evaluate the old schedule at another time; see :meth:`LRScheduler.formula`."""
+        left, new_left = self.end - self.at, self.new_end - self.at
+        since = xp.clip(epoch - self.at, 0.0, float(new_left))
+        before = xp.minimum(epoch, float(self.at))
+        after = xp.maximum(epoch - self.new_end, 0.0)
+        old_epoch = before + quotient(since * left, new_left, xp) + after
+        (bases,) = base_lrs
+        return self.scheduler.formula(old_epoch, bases, xp)

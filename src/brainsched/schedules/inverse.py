@@ -1,0 +1,150 @@
+"""Rates that fall like one over the time, or over its square root."""
+
+from collections.abc import Sequence
+from types import ModuleType
+
+from brainsched import _check
+from brainsched._base import LRScheduler
+from brainsched._types import BaseLRs, Epochs, LRs, Rate, Rates
+from brainsched.schedules import _schedule_check
+from brainsched.schedules._curves import between, progress
+
+
+class InverseSqrtLR(LRScheduler):
+    r"""A rate that rises in a straight line, then falls like one over the square root of time.
+
+    .. math::
+
+        \eta_t = \begin{cases}
+            \eta_\text{start} + (\eta_\text{base} - \eta_\text{start}) \, t / W & t < W \\
+            \eta_\text{base} \sqrt{\tau / (t - W + \tau)} & \text{otherwise}
+        \end{cases}
+
+    With :math:`\tau = W`, the default, that is the Transformer's schedule, whose highest rate is
+    :math:`1 / \sqrt{d W}` there. The arguments are those of ``get_inverse_sqrt_schedule`` in
+    Hugging Face's transformers.
+
+    Parameters
+    ----------
+    base_lr : float or sequence of float
+        The highest rate, at :math:`t = W`, of every param group or one for each.
+    warmup_steps : int
+        How many epochs, or updates, the rate rises: :math:`W`.
+    timescale : int, optional
+        How long after :math:`W` the rate is :math:`1 / \sqrt{2}` of its highest: :math:`\tau`.
+        Default: ``warmup_steps``, or 10,000 without a warm-up.
+    warmup_start_lr : float
+        The first rate, of every param group. With 0, stepped once an epoch, the first epoch trains
+        at rate 0: see :class:`WarmupScheduler`.
+    last_epoch : int
+        The epoch to begin at.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is not as described; the message names it.
+
+    Examples
+    --------
+    >>> import brainsched
+    >>> scheduler = brainsched.InverseSqrtLR(base_lr=1.0, warmup_steps=4)
+    >>> scheduler.lr_at([0, 1, 4, 16, 64]).ravel().tolist()
+    [0.0, 0.25, 1.0, 0.5, 0.25]
+
+    References
+    ----------
+    Vaswani et al., "Attention Is All You Need", NeurIPS 2017.
+    """
+
+    def __init__(
+        self,
+        base_lr: Rates = 1e-3,
+        warmup_steps: int = 1000,
+        timescale: int | None = None,
+        warmup_start_lr: Rate = 0.0,
+        last_epoch: int = 0,
+    ) -> None:
+        self.warmup_steps = _schedule_check.count("warmup_steps", warmup_steps, least=0)
+        self.timescale = (
+            self.warmup_steps or 10_000
+            if timescale is None
+            else _schedule_check.count("timescale", timescale, least=1)
+        )
+        self.warmup_start_lr = _check.rate("warmup_start_lr", warmup_start_lr)
+        super().__init__(base_lr, last_epoch)
+
+    @property
+    def stage_boundaries(self) -> Sequence[int]:
+        """The epoch at which the rise ends."""
+        return [self.warmup_steps]
+
+    def formula(self, epoch: Epochs, base_lrs: BaseLRs, xp: ModuleType) -> LRs:
+        """Rise, then divide by the square root; see :meth:`LRScheduler.formula`."""
+        rise = progress(epoch, self.warmup_steps, xp)
+        since = xp.maximum(epoch - self.warmup_steps, 0.0)
+        return xp.where(
+            epoch < self.warmup_steps,
+            between(self.warmup_start_lr, base_lrs, rise),
+            base_lrs * xp.sqrt(self.timescale / (since + self.timescale)),
+        )
+
+
+class InverseTimeDecayLR(LRScheduler):
+    r"""A rate that is divided by a number that grows in a straight line, or in steps.
+
+    .. math::
+
+        \eta_t = \frac{\eta_\text{base}}{1 + r \, t / \text{decay\_steps}}
+
+    Parameters
+    ----------
+    base_lr : float or sequence of float
+        The first rate, of every param group or one for each.
+    decay_steps : int
+        In how many epochs, or updates, the divisor grows by ``decay_rate``.
+    decay_rate : float
+        What the divisor grows by: :math:`r`, 0 or more. With 1 the rate is a half, a third, a
+        quarter of the first one after 1, 2 and 3 times ``decay_steps``.
+    staircase : bool
+        Whether :math:`t / \text{decay\_steps}` is rounded down, so that the rate changes in steps.
+    last_epoch : int
+        The epoch to begin at.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is not as described; the message names it.
+
+    Examples
+    --------
+    >>> import brainsched
+    >>> scheduler = brainsched.InverseTimeDecayLR(base_lr=1.0, decay_steps=10)
+    >>> scheduler.lr_at([0, 10, 30, 70]).ravel().tolist()
+    [1.0, 0.5, 0.25, 0.125]
+
+    References
+    ----------
+    The class of this name in Keras, ``keras.optimizers.schedules.InverseTimeDecay``; Robbins and
+    Monro, "A Stochastic Approximation Method", Annals of Mathematical Statistics 1951.
+    """
+
+    def __init__(
+        self,
+        base_lr: Rates = 1e-3,
+        decay_steps: int = 1000,
+        decay_rate: float = 1.0,
+        staircase: bool = False,
+        last_epoch: int = 0,
+    ) -> None:
+        self.decay_steps = _schedule_check.count("decay_steps", decay_steps, least=1)
+        self.decay_rate = _schedule_check.within("decay_rate", decay_rate, "[0, inf)")
+        self.staircase = _schedule_check.flag("staircase", staircase)
+        super().__init__(base_lr, last_epoch)
+
+    def formula(self, epoch: Epochs, base_lrs: BaseLRs, xp: ModuleType) -> LRs:
+        """Divide by the divisor of the epoch; see :meth:`LRScheduler.formula`."""
+        if self.staircase:
+            times = epoch.astype(int) // self.decay_steps
+        else:
+            times = epoch * (1 / self.decay_steps)
+        return base_lrs / (1 + self.decay_rate * times)

@@ -1,0 +1,105 @@
+"""Rates that go from knot to knot in straight lines."""
+
+from collections.abc import Sequence
+from types import ModuleType
+
+import numpy as np
+
+from brainsched import _check
+from brainsched._base import LRScheduler
+from brainsched._types import Array, BaseLRs, Epochs, LRs, Rates
+from brainsched.schedules._curves import Progress, between
+from brainsched.schedules._search import Search
+
+
+class PiecewiseLinearSchedule(LRScheduler):
+    r"""A rate that goes in straight lines from one epoch to the next of a list.
+
+    .. math::
+
+        \eta_t = \eta_\text{base} \left(v_i + (v_{i+1} - v_i)
+        \frac{t - b_i}{b_{i+1} - b_i}\right), \quad b_i \le t < b_{i+1}
+
+    and constant before the first boundary and from the last one on.
+
+    Parameters
+    ----------
+    base_lr : float or sequence of float
+        The rate at multiplier 1, of every param group or one for each.
+    boundaries : sequence of int
+        The epochs :math:`b` that the lines join, ascending: one at least.
+    values : sequence of float, or of rows of float
+        The multiplier :math:`v` at each of ``boundaries``: as many as there are. With a row for
+        each and a column for each param group, every group follows lines of its own.
+    last_epoch : int
+        The epoch to begin at.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is not as described; the message names the element.
+
+    Notes
+    -----
+    ``base_lr`` and ``values`` may be traced or device arrays, to sweep schedules with ``vmap`` or
+    to tune them by gradient. Where ``values`` are rates, give ``base_lr=1.0``.
+
+    Examples
+    --------
+    >>> import brainsched
+    >>> scheduler = brainsched.PiecewiseLinearSchedule(
+    ...     base_lr=0.5, boundaries=[0, 4, 12], values=[0.0, 1.0, 0.0])
+    >>> scheduler.lr_at([0, 1, 4, 8, 10, 12, 20]).ravel().tolist()
+    [0.0, 0.125, 0.5, 0.25, 0.125, 0.0, 0.0]
+
+    References
+    ----------
+    The schedule of the fastest CIFAR-10 training in DAWNBench: Page, "How to Train Your ResNet",
+    2018. ``optax.piecewise_interpolate_schedule('linear', ...)``, which multiplies its factors up.
+    """
+
+    def __init__(
+        self,
+        base_lr: Rates,
+        boundaries: Sequence[int] | Array,
+        values: Sequence[float] | Sequence[Sequence[float]] | Array,
+        last_epoch: int = 0,
+    ) -> None:
+        self.boundaries = boundaries
+        self.values = values
+        self._knots = _check.boundaries("boundaries", boundaries)
+        if not len(self._knots):
+            raise ValueError("boundaries must have at least one epoch, got an empty sequence")
+        table = _check.table("values", values, len(self._knots), more=0)
+        self.max_groups = table.shape[1] if table.ndim == 2 else None
+        self._multipliers = table if table.ndim == 2 else table[:, None]
+        self._reached = Search(self._knots)
+        # Before the first knot and after the last one there is a line of length 0 at the knot.
+        last = len(self._knots) - 1
+        self._starts = self._knots[np.clip(np.arange(-1, last + 1), 0, last)].astype(np.float64)
+        self._ends = self._knots[np.clip(np.arange(last + 2), 0, last)].astype(np.float64)
+        lengths = self._ends - self._starts
+        self._per_epoch = np.where(lengths > 0, 1 / np.maximum(lengths, 1), 0.0)
+        super().__init__(base_lr, last_epoch)
+
+    @property
+    def stage_boundaries(self) -> Sequence[int]:
+        """The epochs at which one line ends and another one begins."""
+        return self._knots.tolist()
+
+    def formula(self, epoch: Epochs, base_lrs: BaseLRs, xp: ModuleType) -> LRs:
+        """Find the line and go along it; see :meth:`LRScheduler.formula`."""
+        line = self._reached(epoch, xp)
+        start, end, per_epoch = (
+            xp.asarray(of_each).take(line, mode="clip")
+            for of_each in (self._starts, self._ends, self._per_epoch)
+        )
+        done = (epoch - start) * per_epoch
+        at = Progress(done, xp.where(done > 0, (end - epoch) * per_epoch, 1.0))
+        multipliers = xp.asarray(self._multipliers)[:, : len(base_lrs)]
+        knot = line[..., 0]  # the one that the line ends at, but for the last line
+        return base_lrs * between(
+            multipliers.take(xp.maximum(knot - 1, 0), axis=0, mode="clip"),
+            multipliers.take(knot, axis=0, mode="clip"),
+            at,
+        )

@@ -1,0 +1,243 @@
+"""Schedulers from configs, whatever read them, and what a config may not do."""
+
+import json
+import sys
+from typing import Any
+
+import jax.numpy as jnp
+import ml_collections  # type: ignore[import-untyped]
+import numpy as np
+import omegaconf
+import pytest
+import yaml
+
+import brainsched
+from brainsched import (
+    ConstantLR,
+    LambdaLR,
+    PiecewiseConstantSchedule,
+    SequentialLR,
+    StepLR,
+    from_config,
+)
+
+NESTED: dict[str, Any] = {
+    "class": "SequentialLR",
+    "schedulers": [
+        {"class": "WarmupScheduler", "base_lr": 0.4, "warmup_epochs": 4},
+        {
+            "class": "ChainedScheduler",
+            "schedulers": [
+                {"class": "StepLR", "base_lr": 0.4, "step_size": 3, "gamma": 0.5},
+                {"class": "ConstantLR", "base_lr": 1.0, "factor": 0.5, "total_iters": 2},
+            ],
+        },
+    ],
+    "milestones": [4],
+}
+
+# By hand: a rise of 0.1 an epoch, then half of 0.4 for 2 epochs, 0.4 for one and half of it
+RATES = np.array([0, 0.1, 0.2, 0.3, 0.2, 0.2, 0.4, 0.2], np.float32)
+
+
+def with_key(config: Any, key: str) -> Any:
+    if isinstance(config, dict):
+        return {key if k == "class" else k: with_key(v, key) for k, v in config.items()}
+    return [with_key(entry, key) for entry in config] if isinstance(config, list) else config
+
+
+def with_tuples(config: Any) -> Any:
+    if isinstance(config, dict):
+        return {k: with_tuples(v) for k, v in config.items()}
+    return tuple(map(with_tuples, config)) if isinstance(config, list) else config
+
+
+def with_interpolation(config: dict[str, Any]) -> omegaconf.DictConfig:
+    made = omegaconf.OmegaConf.create({"peak": 0.4, "scheduler": config})
+    made.scheduler.schedulers[0].base_lr = "${peak}"
+    return made.scheduler
+
+
+def with_reference(config: dict[str, Any]) -> ml_collections.ConfigDict:
+    part = ml_collections.ConfigDict(config["schedulers"][0])
+    part.base_lr = ml_collections.FieldReference(0.4)
+    return ml_collections.ConfigDict({**config, "schedulers": [part, config["schedulers"][1]]})
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        dict,
+        with_tuples,
+        ml_collections.ConfigDict,
+        with_reference,
+        omegaconf.OmegaConf.create,
+        with_interpolation,
+        lambda config: yaml.safe_load(yaml.safe_dump(config)),
+        lambda config: json.loads(json.dumps(config)),
+    ],
+)
+@pytest.mark.parametrize("key", ["class", "type"])
+def test_every_config_system_gives_the_same_schedule(form, key):
+    scheduler = from_config(form(with_key(NESTED, key)))
+    np.testing.assert_array_equal(scheduler.lr_at(range(8))[:, 0], RATES)
+    config = json.loads(json.dumps(scheduler.config))  # plain again, whatever it was
+    assert config == from_config(NESTED).config
+    assert "${" not in str(config)
+
+
+def test_attributes_of_a_config_dict_are_read():
+    config = ml_collections.ConfigDict()
+    config.type = "PiecewiseConstantSchedule"
+    config.boundaries = (1, 2)
+    config.values = (1.0, 0.5, 0.25)
+    config.base_lr = 0.5
+    assert from_config(config).lr_at([0, 1, 2]).ravel().tolist() == [0.5, 0.25, 0.125]
+
+
+def test_a_frozen_config_dict_has_a_part_that_is_no_entry_of_a_list():
+    """One in a list, ml_collections 1.1 itself refuses."""
+    part = {"type": "StepLR", "base_lr": 0.5, "step_size": 1, "gamma": 0.5}
+    frozen = ml_collections.FrozenConfigDict(
+        {"type": "PerUpdate", "scheduler": part, "steps_per_epoch": 2}
+    )
+    assert from_config(frozen).lr_at(range(4)).ravel().tolist() == [0.5, 0.5, 0.25, 0.25]
+
+
+def test_schedulers_that_are_built_are_parts_too():
+    parts = (StepLR(0.5), ConstantLR(1.0))
+    scheduler = from_config({"class": "SequentialLR", "schedulers": parts, "milestones": [2]})
+    assert isinstance(scheduler, SequentialLR)
+    assert scheduler.schedulers[0].base_lr == 0.5
+
+
+def test_a_type_that_is_an_argument_stays_one():
+    class TypedLR(brainsched.LRScheduler):
+        def __init__(self, base_lr=1e-3, type="flat", last_epoch=0):
+            self.type = type
+            super().__init__(base_lr, last_epoch)
+
+        def formula(self, epoch, base_lrs, xp):
+            return base_lrs
+
+    assert from_config({"class": "TypedLR", "type": "steep"}).config["type"] == "steep"
+
+
+def changed(*path: str | int, to: Any) -> dict[str, Any]:
+    """Return the nested config with another value at ``path``."""
+    config = json.loads(json.dumps(NESTED))
+    place = config
+    for step in path[:-1]:
+        place = place[step]
+    place[path[-1]] = to
+    return config
+
+
+DEEP = ("schedulers", 1, "schedulers", 0)
+
+
+@pytest.mark.parametrize(
+    ("config", "error", "message"),
+    [
+        (
+            changed("schedulers", 0, "class", to="Warmup"),
+            ValueError,
+            r"^schedulers\[0\]: config\['class'\] must be one of .*got 'Warmup'$",
+        ),
+        (
+            changed(*DEEP, "step_size", to=0),
+            ValueError,
+            r"^schedulers\[1\]\.schedulers\[0\]: step_size must be an integer from 1",
+        ),
+        (
+            changed(*DEEP, "base_lr", to="1e-3"),
+            TypeError,
+            r"^schedulers\[1\]\.schedulers\[0\]: base_lr .* got '1e-3' \(str\)$",
+        ),
+        (
+            changed(*DEEP, "step", to=3),
+            ValueError,
+            r"^schedulers\[1\]\.schedulers\[0\]: StepLR has no argument 'step'; it has base_lr",
+        ),
+        (
+            changed(*DEEP, to={"step_size": 3}),
+            TypeError,
+            r"^schedulers\[1\]: schedulers\[0\] must be a scheduler of brainsched, got dict$",
+        ),
+        (changed("milestones", to=[4, 8]), ValueError, r"^schedulers must have one entry more"),
+        (changed("class", to="Sequence"), ValueError, r"^config\['class'\] must be one of"),
+        (
+            {"type": "Nope"},
+            ValueError,
+            r"^config\['type'\] must be one of .*ChainedScheduler.*; got 'Nope'",
+        ),
+        ({"class": ["StepLR"]}, ValueError, r"^config\['class'\] must be one of .*'StepLR'\]$"),
+        ({"class": "StepLR", "type": "StepLR"}, ValueError, "StepLR has no argument 'type'"),
+        (ml_collections.ConfigDict({"class": "StepLR", "gama": 1}), ValueError, "argument 'gama'"),
+        ("StepLR", TypeError, "config must be a mapping, got str"),
+    ],
+)
+def test_an_error_says_which_part_it_is_of(config, error, message):
+    with pytest.raises(error, match=message):
+        from_config(config)
+
+
+def halved(epoch):
+    return 0.5**epoch
+
+
+def test_a_function_comes_by_the_name_that_the_caller_gives_it():
+    named = {"class": "LambdaLR", "base_lr": 0.5, "lr_lambda": "halved"}
+    scheduler = from_config(named, functions={"halved": halved})
+    assert scheduler.lr_at(2).item() == 0.125
+    assert scheduler.config["lr_lambda"] == f"{__name__}:halved"
+    saved = LambdaLR([0.5, 0.25], [halved, lambda epoch: 1.0 + 0 * epoch]).config
+    given = dict(zip(saved["lr_lambda"], [halved, lambda epoch: 1.0 + 0 * epoch], strict=True))
+    assert from_config(saved, functions=given).lr_at(2).tolist() == [0.125, 0.25]
+    chained = {"type": "ChainedScheduler", "schedulers": [named]}
+    assert from_config(chained, functions={"halved": halved}).lr_at(1).item() == 0.25
+
+
+def test_no_module_is_imported_unless_the_caller_allows_it(tmp_path, monkeypatch):
+    (tmp_path / "somebody_elses.py").write_text("def rule(epoch):\n    return 0.5 * (epoch >= 0)\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    part = {"class": "LambdaLR", "base_lr": 0.5, "lr_lambda": ["somebody_elses:rule"]}
+    config = {"class": "ChainedScheduler", "schedulers": [part]}
+    message = r"^schedulers\[0\]\.lr_lambda\[0\] names the function 'somebody_elses:rule', which .*"
+    with pytest.raises(ValueError, match=message + r"functions=.*import_functions=True\)$"):
+        from_config(config)
+    assert "somebody_elses" not in sys.modules
+    assert from_config(config, import_functions=True).lr_at(3).item() == 0.25
+    monkeypatch.delitem(sys.modules, "somebody_elses")
+
+
+@pytest.mark.parametrize("name", ["no_such_module:rule", "json:no_such_function", "json:"])
+def test_a_function_that_cannot_be_imported_is_named(name):
+    config = {"class": "LambdaLR", "base_lr": 0.5, "lr_lambda": name}
+    with pytest.raises((ValueError, TypeError), match="lr_lambda"):
+        from_config(config, import_functions=True)
+
+
+def test_a_local_function_says_how_to_give_it():
+    config = LambdaLR(0.5, lambda epoch: 1.0).config
+    with pytest.raises(ValueError, match=r"cannot be imported: only one .* of a module.*functio"):
+        from_config(config, import_functions=True)
+
+
+@pytest.mark.parametrize(
+    ("functions", "message"),
+    [
+        ([halved], r"functions must be a mapping from names to functions, got \[<function"),
+        ({"halved": 0.5}, r"functions\['halved'\] must be a function, got 0.5 \(float\)"),
+    ],
+)
+def test_what_is_no_mapping_of_functions_is_refused(functions, message):
+    with pytest.raises(TypeError, match=message):
+        from_config({"class": "StepLR"}, functions=functions)
+
+
+def test_arrays_in_a_config_stay_arrays():
+    config = {"class": "PiecewiseConstantSchedule", "boundaries": [1], "values": jnp.ones(2)}
+    scheduler = from_config(config)
+    assert isinstance(scheduler, PiecewiseConstantSchedule)
+    assert isinstance(scheduler.values, jnp.ndarray)

@@ -1,0 +1,468 @@
+"""Schedules of a user's own: the same bits everywhere, and a sentence for each likely mistake."""
+
+import copy
+import pickle
+import threading
+from typing import Any
+
+import brainstate
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from brainstate.transform import for_loop, jit
+from hypothesis import given
+from hypothesis import strategies as st
+
+import brainsched
+from brainsched import LambdaLR, LRScheduler, PiecewiseConstantSchedule, StepLR
+
+EPOCHS = np.arange(5000)
+
+
+class InverseSqrtLR(LRScheduler):
+    """The README's example of a schedule."""
+
+    def __init__(self, base_lr=0.1, timescale=100, last_epoch=0):
+        self.timescale = timescale
+        super().__init__(base_lr, last_epoch)
+
+    def formula(self, epoch, base_lrs, xp):
+        return base_lrs / xp.sqrt(1 + epoch / self.timescale)
+
+
+class CosineLR(LRScheduler):
+    """A cosine as one writes it down, which cancels near its end."""
+
+    def formula(self, epoch, base_lrs, xp):
+        return base_lrs * (1 + xp.cos(xp.pi * xp.minimum(epoch, 4000) / 4000)) / 2
+
+
+class JaxLR(LRScheduler):
+    """A formula that calls JAX, where xp is meant."""
+
+    def formula(self, epoch, base_lrs, xp):
+        return base_lrs * jnp.exp(-epoch / 1000)
+
+
+class PerGroupLR(LRScheduler):
+    """Another time scale for each group."""
+
+    def __init__(self, base_lr=(0.1, 0.2), scales=(10.0, 30.0), last_epoch=0):
+        self.scales = scales
+        super().__init__(base_lr, last_epoch)
+
+    def formula(self, epoch, base_lrs, xp):
+        return base_lrs / (1 + epoch / xp.asarray(self.scales))
+
+
+def compiled_rates(scheduler, epochs):
+    return jit(lambda t: scheduler.lr_at(t))(jnp.asarray(epochs))
+
+
+def exact(rates):
+    return np.asarray(rates, np.float64).astype(np.float32)
+
+
+@pytest.mark.parametrize(
+    ("scheduler", "expected"),
+    [
+        (InverseSqrtLR(), 0.1 / np.sqrt(1 + EPOCHS / 100)),
+        (CosineLR(0.1), 0.1 * (1 + np.cos(np.pi * np.minimum(EPOCHS, 4000) / 4000)) / 2),
+        (JaxLR(0.1), 0.1 * np.exp(-EPOCHS / 1000)),
+        (LambdaLR(0.1, lambda epoch: jnp.exp(-epoch / 1000)), 0.1 * np.exp(-EPOCHS / 1000)),
+        (LambdaLR(0.1, lambda epoch: 0.5 ** (epoch // 50)), 0.1 * 0.5 ** (EPOCHS // 50)),
+    ],
+    ids=["README", "cosine", "jnp", "LambdaLR", "floor division"],
+)
+def test_a_formula_is_float64_rounded_once_on_the_host_and_compiled(scheduler, expected):
+    for rates in (scheduler.lr_at(EPOCHS), compiled_rates(scheduler, EPOCHS)):
+        np.testing.assert_array_equal(rates[:, 0], exact(expected))
+    seen = for_loop(lambda t: (scheduler.step(t), scheduler.current_lrs.value[0])[1], EPOCHS[:300])
+    np.testing.assert_array_equal(seen, exact(expected)[:300])
+
+
+UNARY = ["sqrt", "exp", "log1p", "sin", "cos", "tanh", "arctan", "sinh", "expm1", "cbrt", "floor"]
+
+
+@given(
+    st.lists(st.sampled_from(UNARY), min_size=1, max_size=4),
+    st.floats(0.01, 10.0),
+    st.integers(1, 1000),
+)
+def test_any_formula_of_functions_of_one_number_has_the_same_bits_everywhere(names, a, scale):
+    class ComposedLR(LRScheduler):
+        def formula(self, epoch, base_lrs, xp):
+            x = a + epoch / scale
+            for name in names:
+                x = getattr(xp, name)(xp.minimum(xp.abs(x), 50))
+            return base_lrs * xp.minimum(xp.abs(x), 1e6)
+
+    scheduler = ComposedLR(0.1)
+    host = scheduler.lr_at(EPOCHS[:200])
+    compiled = np.asarray(compiled_rates(scheduler, EPOCHS[:200]))
+    # Two libraries of float64 functions differ in their last digits, which rounding hides; a
+    # floor or a chain may show one of them.
+    assert (host != compiled).mean() <= 0.01
+    np.testing.assert_array_almost_equal_nulp(host, compiled, nulp=4 if "floor" not in names else 8)
+
+
+@pytest.mark.parametrize("promotion", ["standard", "strict"])
+@pytest.mark.parametrize("rank", ["allow", "raise"])
+def test_the_users_settings_of_promotion_do_not_reach_a_formula(promotion, rank):
+    built = [PerGroupLR(), CosineLR(), *map(brainsched.from_config, CONFIGS)]
+    for scheduler in built:
+        expected = scheduler.lr_at([0, 3, 7.5])
+        with jax.numpy_dtype_promotion(promotion), jax.numpy_rank_promotion(rank):
+            np.testing.assert_array_equal(scheduler.lr_at(jnp.array([0, 3, 7.5])), expected)
+            np.testing.assert_array_equal(compiled_rates(scheduler, 3), expected[1])
+            jit(scheduler.step)()
+
+
+CONFIGS = [
+    {"class": name, "base_lr": [0.1, 0.2]}
+    for name in ("CosineAnnealingLR", "WSD", "CyclicLR", "MultiStepLR", "PolynomialLR")
+]
+
+
+# What a formula returns
+
+
+def schedule(formula, base_lr=0.5) -> Any:
+    return type("FormulaLR", (LRScheduler,), {"formula": formula})(base_lr)
+
+
+@pytest.mark.parametrize(
+    "formula",
+    [
+        lambda self, epoch, base_lrs, xp: 0.5,
+        lambda self, epoch, base_lrs, xp: base_lrs,
+        lambda self, epoch, base_lrs, xp: 0.5 + 0 * epoch,
+        lambda self, epoch, base_lrs, xp: base_lrs + 0 * epoch,
+    ],
+    ids=["a number", "one rate for each group", "one for each epoch", "one for each of both"],
+)
+@pytest.mark.parametrize("base_lr", [0.5, [0.5, 0.5, 0.5]])
+def test_what_a_formula_returns_is_broadcast_where_that_is_clear(formula, base_lr):
+    scheduler = schedule(formula, base_lr)
+    groups = np.size(base_lr)
+    for epochs in (3, [1, 2], [[1, 2, 3], [4, 5, 6]]):
+        rates = scheduler.lr_at(epochs)
+        assert rates.shape == (*np.shape(epochs), groups)
+        assert (rates == 0.5).all()
+        np.testing.assert_array_equal(compiled_rates(scheduler, epochs), rates)
+    scheduler.step()
+    assert scheduler.get_last_lr() == [0.5] * groups
+
+
+@pytest.mark.parametrize(
+    ("formula", "shape"),
+    [
+        (lambda self, epoch, base_lrs, xp: base_lrs[0] + epoch[..., 0], r"\(3,\)"),
+        (lambda self, epoch, base_lrs, xp: xp.stack([base_lrs[0] + epoch] * 2, -1), r"\(1, 2\)"),
+        (lambda self, epoch, base_lrs, xp: xp.asarray([0.1, 0.2]) + 0 * epoch, r"\(2,\)"),
+    ],
+    ids=["no group axis", "an axis too many", "two rates for one group"],
+)
+def test_a_formula_of_another_shape_is_refused_when_the_scheduler_is_built(formula, shape):
+    message = f"FormulaLR.formula returned an array of shape {shape} .*must be .* or broadcast to"
+    with pytest.raises(ValueError, match=message):
+        schedule(formula)
+
+
+# Mistakes
+
+
+MISTAKES: dict[str, tuple[Any, str]] = {
+    "if": (lambda self, t, b, xp: b if t < 5 else b / 2, "decides in Python.*use xp.where"),
+    "min": (lambda self, t, b, xp: b * min(t, 5), "decides in Python.*use xp.where, xp.minimum"),
+    "numpy": (lambda self, t, b, xp: b * np.asarray(t), "calls NumPy.*use xp"),
+    "math": (lambda self, t, b, xp: b * float(t[0]), "turns the epoch into a Python number"),
+    "index": (lambda self, t, b, xp: b * [1, 2, 3][t[0].astype(int)], "uses the epoch as an in"),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_formula_that_cannot_be_compiled_is_told_why_when_it_is_built(mistake):
+    formula, message = MISTAKES[mistake]
+    with pytest.raises(TypeError, match=f"FormulaLR.formula {message}"):
+        schedule(formula)
+
+
+@pytest.mark.parametrize(
+    ("function", "message"),
+    [
+        (lambda epoch: 1.0 if epoch < 5 else 0.1, "decides in Python.*use jnp.where"),
+        (lambda epoch: np.exp(np.asarray(epoch)), "calls NumPy.*use jnp"),
+        (lambda epoch: [1.0, 0.5][epoch.astype(int)], "uses the epoch as an index"),
+    ],
+)
+def test_a_function_that_cannot_be_compiled_is_told_why(function, message):
+    with pytest.raises(TypeError, match=f"the function lr_lambda {message}"):
+        LambdaLR(0.1, function)
+    with pytest.raises(TypeError, match=f"the function scale_fn {message}"):
+        brainsched.CyclicLR(0.1, 0.2, 5, scale_fn=function, scale_mode="iterations")
+
+
+def test_a_forgotten_call_of_the_bases_constructor_is_named():
+    class ForgottenLR(LRScheduler):
+        def __init__(self, base_lr=0.1, last_epoch=0):
+            self.base_lr = base_lr
+
+        def formula(self, epoch, base_lrs, xp):
+            return base_lrs
+
+    scheduler = ForgottenLR()
+    uses: list[Any] = [scheduler.step, scheduler.get_lr, scheduler.get_last_lr, scheduler.__repr__]
+    for use in uses:
+        with pytest.raises(AttributeError, match=r"this ForgottenLR was not built.*end with super"):
+            use()
+
+
+def test_a_call_of_the_bases_constructor_that_comes_too_early_is_named():
+    class EarlyLR(LRScheduler):
+        def __init__(self, base_lr=0.1, scale=2.0, last_epoch=0):
+            super().__init__(base_lr, last_epoch)
+            self.scale = scale
+
+        def formula(self, epoch, base_lrs, xp):
+            return base_lrs * self.scale
+
+    with pytest.raises(
+        (AttributeError, TypeError), match=r"set self\.scale before|self.scale = sc"
+    ):
+        EarlyLR()
+
+
+def test_an_attribute_that_is_set_too_late_is_named():
+    class LateLR(LRScheduler):
+        def __init__(self, base_lr=0.1, last_epoch=0):
+            super().__init__(base_lr, last_epoch)
+            self.table = [1.0]
+
+        def formula(self, epoch, base_lrs, xp):
+            return base_lrs * self.table[0]
+
+    with pytest.raises(AttributeError, match=r"LateLR has no attribute 'table' .* set self\.table"):
+        LateLR()
+
+
+def test_an_attribute_error_of_something_else_reaches_the_user():
+    with pytest.raises(AttributeError, match="no attribute 'sqroot'"):
+        schedule(lambda self, epoch, base_lrs, xp: xp.sqroot(epoch))
+
+
+def test_a_class_that_could_not_be_rebuilt_is_refused_when_it_is_built():
+    class NoEpochLR(StepLR):
+        def __init__(self, base_lr=0.1):
+            super().__init__(base_lr)
+
+    class StarredLR(StepLR):
+        def __init__(self, *args, **kwargs):
+            super().__init__(*args, **kwargs)
+
+    class UnkeptLR(StepLR):
+        def __init__(self, base_lr=0.1, step_size=30, gamma=0.1, note="", last_epoch=0):
+            super().__init__(base_lr, step_size, gamma, last_epoch)
+
+    for cls, message in [
+        (NoEpochLR, r"NoEpochLR.__init__ has no parameter last_epoch.*add last_epoch=0"),
+        (StarredLR, r"StarredLR.__init__ takes \*args.*name each one"),
+        (UnkeptLR, r"UnkeptLR.__init__ takes note and does not keep it: write self.note = note"),
+    ]:
+        with pytest.raises(TypeError, match=message):
+            cls()
+
+
+# Names
+
+
+def a_class_of_the_name_of_a_built_in():
+    class StepLR(LRScheduler):
+        def formula(self, epoch, base_lrs, xp):
+            return base_lrs + 0 * epoch
+
+    return StepLR
+
+
+def test_a_class_cannot_displace_a_built_in_of_its_name():
+    theirs = a_class_of_the_name_of_a_built_in()
+    assert type(brainsched.from_config({"class": "StepLR"})) is StepLR
+    scheduler = theirs(0.5)
+    name = scheduler.config["class"]
+    assert name.startswith("test_user_schedules.a_class_of_the_name")
+    assert type(brainsched.from_config(scheduler.config)) is theirs
+    with pytest.raises(ValueError, match=r"this scheduler is a test_user_schedules\."):
+        scheduler.load_state_dict(StepLR(0.5).state_dict())
+    with pytest.raises(ValueError, match=r"this scheduler is a StepLR$"):
+        StepLR(0.5).load_state_dict(scheduler.state_dict())
+
+
+def test_a_class_that_is_defined_again_takes_its_own_place():
+    def define(factor):
+        formula = lambda self, t, b, xp: b * factor + 0 * t  # noqa: E731
+        return type("NotebookLR", (LRScheduler,), {"formula": formula})
+
+    saved = define(1.0)(0.5).state_dict()
+    again = define(0.5)
+    assert brainsched.from_config({"class": "NotebookLR", "base_lr": 0.5}).lr_at(0).item() == 0.25
+    again(0.5).load_state_dict(saved)
+
+
+# Arguments
+
+
+def test_arguments_are_copied_and_cannot_be_changed_behind_a_schedulers_back():
+    boundaries, values, base_lr = [3], [[1.0, 0.5], [0.5, 0.25]], np.array([1.0, 2.0])
+    scheduler = PiecewiseConstantSchedule(base_lr, boundaries, values)
+    expected = scheduler.lr_at([0, 3])
+    boundaries.append(5)
+    values[0][0] = 7.0
+    base_lr[0] = 9.0
+    np.testing.assert_array_equal(scheduler.lr_at([0, 3]), expected)
+    np.testing.assert_array_equal(brainsched.from_config(scheduler.config).lr_at([0, 3]), expected)
+    assert scheduler.values == [[1.0, 0.5], [0.5, 0.25]]
+    kept: Any = vars(scheduler)
+    for change in (
+        lambda: kept["boundaries"].append(5),
+        lambda: kept["values"][0].__setitem__(0, 7.0),
+        lambda: kept["base_lr"].__setitem__(0, 7.0),
+    ):
+        with pytest.raises((TypeError, ValueError), match=r"fixed: build a new|read-only"):
+            change()
+    for twin in (copy.deepcopy(scheduler), pickle.loads(pickle.dumps(scheduler))):
+        np.testing.assert_array_equal(twin.lr_at([0, 3]), expected)
+        assert twin.config == scheduler.config
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("step_size", r"StepLR.step_size cannot be assigned: an argument .* build a new StepLR"),
+        ("base_lr", r"StepLR.base_lr cannot be assigned: an argument .* build a new StepLR"),
+        ("optimizer", r"StepLR.optimizer cannot be assigned: call attach_optimizer"),
+        ("epoch", r"StepLR.epoch cannot be assigned: call step\(epoch\)"),
+        ("current_lrs", r"StepLR.current_lrs cannot be assigned: write its value"),
+        ("note", r"StepLR.note cannot be assigned: a scheduler that is built is fixed"),
+    ],
+)
+def test_assigning_to_a_built_scheduler_says_what_to_do(name, message):
+    scheduler = StepLR(0.5)
+    with pytest.raises(AttributeError, match=message):
+        setattr(scheduler, name, 5)
+    assert scheduler.get_lr() == [0.5]
+
+
+def test_assigning_last_epoch_goes_there_with_the_rate_of_that_epoch():
+    scheduler = StepLR(0.5, step_size=2, gamma=0.5)
+    scheduler.last_epoch = 4
+    assert scheduler.epoch == 4
+    assert scheduler.get_last_lr() == [0.125]
+    with pytest.raises(ValueError, match="epoch must not be negative"):
+        scheduler.last_epoch = -1
+    assert scheduler.epoch == 4
+
+
+# Where it is used
+
+
+def test_another_thread_that_looks_at_the_rates_leaves_those_of_the_steps_alone():
+    scheduler = PiecewiseConstantSchedule(1.0, range(1, 4000), np.arange(1.0, 4001.0))
+    stop = threading.Event()
+
+    def look():
+        while not stop.is_set():
+            for epoch in (0, 700, 3999):
+                scheduler._evaluation._at(epoch)
+
+    threads = [threading.Thread(target=look) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    try:
+        for epoch in range(3000):
+            assert scheduler.get_last_lr() == [epoch + 1.0]
+            scheduler.step()
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
+
+
+def test_a_compiled_step_at_the_largest_epoch_stays_there():
+    scheduler = PiecewiseConstantSchedule(0.5, [3], [1.0, 0.5], last_epoch=2**31 - 2)
+    step = jit(scheduler.step)
+    for _ in range(3):
+        step()
+        assert scheduler.epoch == 2**31 - 1
+        assert scheduler.get_last_lr() == [0.25]
+
+
+@pytest.mark.parametrize("method", ["get_lr", "get_last_lr"])
+@pytest.mark.parametrize("transform", [jax.jit, jax.vmap])
+def test_rates_that_would_be_built_into_a_plain_jax_program_raise(method, transform):
+    scheduler = StepLR(0.5)
+    with pytest.raises(brainstate.TraceContextError, match=rf"{method}\(\) ran under a plain JAX"):
+        transform(lambda x: x * getattr(scheduler, method)()[0])(jnp.ones(2))
+    assert jit(lambda: getattr(scheduler, method)()[0])() == 0.5
+
+
+def test_the_epoch_as_an_int_in_compiled_code_says_what_to_use():
+    scheduler = StepLR(0.5)
+
+    @jit
+    def step():
+        scheduler.step()
+        return scheduler.epoch
+
+    with pytest.raises(brainstate.TraceContextError, match=r"is an int.*use last_epoch\.value"):
+        step()
+    with pytest.raises(brainstate.TraceContextError, match="epoch ran under a plain JAX"):
+        jax.jit(lambda: scheduler.epoch)()
+
+
+def test_adding_groups_compiles_a_users_function_no_more_than_once(compilations):
+    scheduler = LambdaLR([0.1] * 30, lambda epoch: jnp.exp(-epoch / 10))
+    first = len(compilations)
+    for groups in range(2, 30):
+        having = scheduler._with_groups(groups, scheduler._bases, [])
+        scheduler._have_groups(*having)
+    scheduler.step()
+    assert len(compilations) == first
+
+
+# Between epochs
+
+
+@pytest.mark.parametrize(
+    ("scheduler", "epoch", "expected"),
+    [
+        (PiecewiseConstantSchedule(0.5, [3], [1.0, 0.5]), 2.999, 0.5),
+        (StepLR(0.5, 3, 0.5), 5.5, 0.25),
+        (brainsched.ExponentialLR(0.5, 0.25), 0.5, 0.25),
+        (brainsched.WarmupScheduler(0.5, 4), 0.5, 0.0625),
+        (brainsched.CosineAnnealingLR(1.0, 1), 0.5, 0.5),
+        (brainsched.CosineAnnealingWarmRestarts(1.0, 2), 5.0, 0.5),
+        (brainsched.CyclicLR(0.0, 1.0, 2), 1.5, 0.75),
+        (
+            brainsched.SequentialLR([StepLR(1.0), brainsched.WarmupScheduler(1.0, 4)], [3]),
+            3.5,
+            0.125,
+        ),
+    ],
+)
+def test_stages_hold_and_curves_are_smooth_between_whole_epochs(scheduler, epoch, expected):
+    assert scheduler.lr_at(epoch).item() == np.float32(expected)
+    assert float(compiled_rates(scheduler, epoch)[0]) == np.float32(expected)
+
+
+def test_the_counters_of_warm_restarts_follow_from_the_position():
+    scheduler = brainsched.CosineAnnealingWarmRestarts(1.0, T_0=3, T_mult=2)
+    seen = []
+    for _ in range(12):
+        seen.append((scheduler.T_cur, scheduler.T_i))
+        scheduler.step()
+    cycles = [*((i, 3) for i in range(3)), *((i, 6) for i in range(6)), (0, 12), (1, 12), (2, 12)]
+    assert seen == cycles
+    assert scheduler.T_cur.value == 3
+    with pytest.raises(AttributeError, match="this count is 3 because of the position"):
+        scheduler.T_cur.value = 1
