@@ -125,8 +125,9 @@ class LRScheduler(Schedule, Node, braintools.optim.LRScheduler):
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
         signature = inspect.signature(cls.__init__)
-        own = [p for name, p in signature.parameters.items() if name != "self"]
-        cls.__signature__ = signature.replace(parameters=own)  # the metaclass's call hides it
+        # The metaclass's call hides it. Without types: help() spells out an alias in 150 letters.
+        own = [p.replace(annotation=p.empty) for p in signature.parameters.values()][1:]
+        cls.__signature__ = signature.replace(parameters=own, return_annotation=signature.empty)
         if cls.formula is not LRScheduler.formula:
             _config.register(cls)
         _copies.register(cls)

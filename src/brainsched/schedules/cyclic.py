@@ -116,17 +116,23 @@ class CyclicLR(LRScheduler):
 class OneCycleLR(LRScheduler):
     r"""A rate that rises to ``max_lr`` once, and falls to far below where it began.
 
-    From ``max_lr / div_factor`` straight to ``max_lr``, at ``t = pct_start * total_steps``; from
-    there by the strategy to ``max_lr / final_div_factor``, at ``total_steps``; then constant. In
-    PyTorch's class the way up follows the strategy too, and the last rate is the first one
-    divided by ``final_div_factor``.
+    .. math::
+
+        \eta_t = \begin{cases}
+            \eta_\text{max} (1 / d + (1 - 1 / d) \, t / P) & t < P \\
+            \eta_\text{max} (1 / f + (1 - 1 / f) \, a(\frac{t - P}{T - P})) & P \le t \le T
+        \end{cases}
+
+    with the peak at :math:`P = \text{pct\_start} \, T`, factors :math:`d` and :math:`f`, and a
+    strategy :math:`a` that falls from 1 to 0; then constant. In PyTorch's class the way up follows
+    the strategy too, and the last rate is the first one divided by ``final_div_factor``.
 
     Parameters
     ----------
     max_lr : float or sequence of float
         The highest rate, of every param group or one for each: here the base rate is this.
     total_steps : int, optional
-        The epoch at which the last rate is reached. Default: ``epochs * steps_per_epoch``.
+        The epoch of the last rate, :math:`T`. Default: ``epochs * steps_per_epoch``.
     epochs, steps_per_epoch : int, optional
         Needed together where ``total_steps`` is not given.
     pct_start : float

@@ -1,0 +1,22 @@
+"""What ``help(brainsched.StepLR)`` opens with, and an editor shows of the call."""
+
+import inspect
+import pydoc
+
+import pytest
+
+import brainsched
+
+
+def test_help_opens_with_the_call_and_a_sentence():
+    lines = pydoc.plain(pydoc.render_doc(brainsched.StepLR)).splitlines()
+    assert " |  StepLR(base_lr=0.001, step_size=30, gamma=0.1, last_epoch=0)" in lines[:6]
+    assert " |  A rate that is multiplied by ``gamma`` every ``step_size`` epochs." in lines[:8]
+
+
+@pytest.mark.parametrize("name", brainsched.__all__)
+def test_every_public_name_opens_with_a_sentence_on_one_line(name):
+    documented = inspect.getdoc(getattr(brainsched, name)) or ""
+    first, _, rest = documented.partition("\n")
+    assert first.endswith(".")
+    assert not rest or rest.startswith("\n")
