@@ -220,7 +220,7 @@ def test_a_model_of_nnx_with_dropout_is_left_as_it_was():
         nnx.Dropout(0.2, rngs=nnx.Rngs(1)),
         nnx.Linear(16, 2, rngs=nnx.Rngs(2)),
     )
-    graph, params, rest = nnx.split(model, nnx.Param, ...)
+    graph, params, rest = nnx.split(model, nnx.Param, ...)  # type: ignore[misc]  # the stub of Flax
 
     def loss(params, batch):
         x, y = batch
