@@ -80,6 +80,12 @@ def test_every_public_name_has_a_page_that_documents_it(pages, name):
         assert (api_page(name).parent / picture).stat().st_size > 5_000
 
 
+def test_the_page_of_the_base_has_what_every_schedule_has(pages):
+    members = {"lr_at", "step", "get_last_lr", "as_optax", "plot", "formula", "config", "__call__"}
+    names = pages[api_page("LRScheduler")].names
+    assert {f"brainsched.LRScheduler.{member}" for member in members} <= names
+
+
 def test_the_table_of_a_schedule_has_the_rates_that_it_gives(pages):
     text = re.sub(r"<[^>]+>|\s+", " ", api_page("StepLR").read_text())
     numbers = re.search(r"rate ([\d. ]+) ", text)

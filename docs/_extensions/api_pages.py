@@ -29,6 +29,13 @@ EPOCHS = 100
 SHOWN = [0, 10, 20, 30, 40, 50, 60, 70, 80, 90]
 # What a schedule's page leaves to that of the base
 OF_THE_BASE = "formula, stage_boundaries"
+# The members of a class that is no schedule: its own, and those that it has from ours
+MEMBERS = """\
+   :members:
+   :special-members: __call__
+   :inherited-members: Node, PrettyObject, PrettyRepr, LRScheduler, object
+"""
+BESIDES = {"scale_by_scheduler": "\n\n.. autoclass:: brainsched._optax.ScaleBySchedulerState\n"}
 
 
 def load_gallery() -> Any:
@@ -146,9 +153,9 @@ def write(folder: Path) -> None:
         is_schedule = name in brainsched.schedules.__all__ and inspect.isclass(found)
         (schedules if is_schedule else others).append(name)
         if not is_schedule:
-            members = "\n   :members:" if inspect.isclass(found) else ""
-            kind = "autoclass" if inspect.isclass(found) else "autofunction"
-            text = page(name, f".. {kind}:: {name}{members}")
+            is_class = inspect.isclass(found)
+            directive = f"autoclass:: {name}\n{MEMBERS}" if is_class else f"autofunction:: {name}"
+            text = page(name, f".. {directive}{BESIDES.get(name, '')}")
         elif name == "ReduceLROnPlateau":
             text = class_page(found, name, plateau_example(gallery, folder))
         elif name in drawn:

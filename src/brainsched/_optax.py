@@ -81,7 +81,7 @@ class OptaxSchedule:
 
 
 class ScaleBySchedulerState(NamedTuple):
-    """The state of :func:`scale_by_scheduler`, with the names of ``optax.inject_hyperparams``.
+    """The state of ``scale_by_scheduler``, with the names of ``optax.inject_hyperparams``.
 
     Attributes
     ----------
@@ -95,7 +95,7 @@ class ScaleBySchedulerState(NamedTuple):
         another number, or one for each group, into it: from the next update on, it counts.
 
         ``'scheduled_learning_rate'``, ``(n_groups,)``, and ``'plan'`` have the schedule's own rates
-        at the latest update and the numbers that tell its plan: see :func:`check_resumed`.
+        at the latest update and the numbers that tell its plan: see ``check_resumed``.
 
         ``'learning_rate_multiplier'`` has the state of the ``multiplier``, where there is one.
     """
@@ -151,7 +151,7 @@ def scale_by_scheduler(
     Returns
     -------
     optax.GradientTransformationExtraArgs
-        Its state is a :class:`ScaleBySchedulerState`, with the rates in use.
+        Its state is a ``ScaleBySchedulerState``, with the rates in use.
 
     Raises
     ------
