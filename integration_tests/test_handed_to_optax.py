@@ -4,9 +4,11 @@ import brainstate
 import braintools
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 import pytest
 
+import brainsched
 from brainsched import StepLR
 
 PARAMS = {"w": jnp.ones(())}
@@ -110,3 +112,30 @@ def test_scale_by_schedule_of_optax_takes_the_factor_of_a_scheduler_in_braintool
     for expected in (-0.5, -0.75, -0.875):
         step()
         assert param.value == expected
+
+
+def test_lr_at_in_the_place_of_a_rate_raises_and_names_as_optax():
+    params = {"a": jnp.ones((3, 2))}
+    tx = optax.sgd(brainsched.StepLR([0.1, 0.2]).lr_at)
+    for update in (tx.update, jax.jit(tx.update)):
+        with pytest.raises(TypeError, match=r"StepLR.lr_at in the place of a rate.*as_optax\(\)"):
+            update(params, tx.init(params))
+    own = optax.sgd(lambda count: brainsched.StepLR(0.5).lr_at(count)[0])
+    updates, _ = own.update(params, own.init(params))
+    assert (updates["a"] == -0.5).all()
+
+
+def test_updates_are_not_stretched_twice():
+    stretched = brainsched.PerUpdate(brainsched.StepLR(0.5), 10)
+    with pytest.raises(ValueError, match="steps_per_epoch must be left out for a PerUpdate"):
+        stretched.as_optax(steps_per_epoch=10)
+    assert float(stretched.as_optax()(300)) == np.float32(0.05)
+
+
+def test_a_scale_that_is_no_scalar_is_refused():
+    params = {"a": jnp.ones(2)}
+    tx = brainsched.scale_by_scheduler(brainsched.StepLR(0.5), {"*": 0})
+    state = tx.init(params)
+    state.hyperparams["learning_rate_scale"] = jnp.array([1.0, 2.0])
+    with pytest.raises(ValueError, match=r"learning_rate_scale must be a scalar, got .* \(2,\)"):
+        tx.update(params, state)

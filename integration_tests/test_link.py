@@ -177,6 +177,46 @@ def test_a_group_after_nested_weights_is_refused():
         optimizer.add_param_group({"b": parameter()})
 
 
+def optimizer_with_a_group_of_its_own(params):
+    optimizer = braintools.optim.SGD(lr=0.25)
+    optimizer.register_trainable_weights({("a", "weight"): parameter()})
+    optimizer.add_param_group(params, lr=0.125)
+    return optimizer
+
+
+def test_a_tuple_keyed_group_of_an_optimizer_with_a_plain_rate_is_scheduled_too():
+    added = {("b", "weight"): parameter()}
+    optimizer = optimizer_with_a_group_of_its_own(added)
+    scheduler = StepLR(0.5, 1, 0.5)
+    scheduler.attach_optimizer(optimizer)
+    gradients = {("a", "weight"): jnp.ones(2), ("b", "weight"): jnp.full(2, 1000.0)}
+    optimizer.step(gradients)
+    np.testing.assert_allclose(added["b", "weight"].value, -0.125, rtol=1e-5)
+    scheduler.step()
+    optimizer.step(gradients)
+    np.testing.assert_allclose(added["b", "weight"].value, -0.1875, rtol=1e-5)
+
+
+def test_a_nested_group_of_an_optimizer_with_a_plain_rate_is_refused_and_nothing_is_lost():
+    optimizer = optimizer_with_a_group_of_its_own({"layer": {"weight": parameter()}})
+    scheduler = StepLR(0.5)
+    with pytest.raises(ValueError, match=r"'layer.weight' of param group 1 was added in a nested"):
+        scheduler.attach_optimizer(optimizer)
+    assert scheduler.optimizer is None
+    assert optimizer.current_lr == 0.25
+
+
+def test_weights_that_are_registered_once_more_change_nothing():
+    states = {"a": parameter(), "b": parameter()}
+    optimizer = braintools.optim.Adam(lr=StepLR(0.5))
+    optimizer.register_trainable_weights({"a": states["a"]})
+    optimizer.add_param_group({"b": states["b"]}, lr=0.25)
+    optimizer.register_trainable_weights(states)  # as braintools' Trainer does
+    optimizer.step({key: jnp.ones(2) for key in states})
+    np.testing.assert_allclose(states["a"].value, -0.5, rtol=1e-5)
+    np.testing.assert_allclose(states["b"].value, -0.25, rtol=1e-5)
+
+
 def test_weights_that_are_registered_twice_all_belong_to_the_first_group():
     optimizer = sgd(StepLR(0.5))
     optimizer.register_trainable_weights({"b": parameter()})
@@ -456,6 +496,9 @@ def test_a_bad_rate_in_an_optimizers_checkpoint_is_refused_and_nothing_is_lost()
     bad |= {"step_count": 7, "lr": float("nan")}
     with pytest.raises(ValueError, match=r"current_lrs\[0\] must be finite"):
         optimizer.load_state_dict(bad)
+    del bad["lr"]
+    with pytest.raises(ValueError, match="state_dict has no 'lr'"):
+        optimizer.load_state_dict(bad)
     assert optimizer.step_count.value == 0
     assert moved(optimizer) == 0.5
 
@@ -477,6 +520,24 @@ def test_stepping_a_composition_whose_part_was_given_to_the_optimizer_warns_once
     with pytest.warns(UserWarning, match="SGD follows a part of it, a StepLR"):
         scheduler.step()
     scheduler.step()
+
+
+def test_stepping_a_part_of_the_composition_that_was_given_to_the_optimizer_warns_once():
+    part = StepLR(0.5)
+    sgd(SequentialLR([ConstantLR(0.5, 1.0), part], [3]))
+    with pytest.warns(UserWarning, match="SGD follows the SequentialLR that it is a part of"):
+        part.step()
+    part.step()
+
+
+def test_a_transformation_that_reads_the_applied_rates_itself_is_no_cause_for_a_warning():
+    scheduler = StepLR(0.5, 1, 0.5)
+    tx = optax.scale_by_schedule(lambda count: -scheduler.current_lrs.value[0])
+    optimizer = braintools.optim.OptaxOptimizer(tx=tx, lr=scheduler)
+    optimizer.register_trainable_weights({"a": parameter()})
+    assert moved(optimizer) == 0.5
+    scheduler.step()
+    assert moved(optimizer) == 0.25
 
 
 def test_a_scheduler_that_is_used_alone_is_silent():

@@ -434,3 +434,13 @@ def test_signature_is_the_constructors():
         name: p.default for name, p in theirs.items() if name != "self"
     }
     assert list(ours) == list(theirs)[1:]
+
+
+def test_a_rate_of_a_group_that_is_an_entry_of_base_lr_now_is_no_change():
+    optimizer = braintools.optim.SGD(lr=brainsched.StepLR(0.1, 1, 0.5))
+    optimizer.register_trainable_weights({"a": brainstate.ParamState(jnp.ones(2))})
+    optimizer.add_param_group({"b": brainstate.ParamState(jnp.ones(2))}, lr=0.2)
+    optimizer.lr.step()
+    scheduler = brainsched.StepLR([0.1, 0.2], 1, 0.5)
+    scheduler.load_state_dict(optimizer.lr.state_dict())  # without a warning
+    assert scheduler.get_last_lr() == [np.float32(0.05), np.float32(0.1)]

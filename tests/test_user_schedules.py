@@ -82,6 +82,40 @@ def test_a_formula_is_float64_rounded_once_on_the_host_and_compiled(scheduler, e
     np.testing.assert_array_equal(seen, exact(expected)[:300])
 
 
+class StairLR(LRScheduler):
+    """Stages as one writes them down, with a division by a constant."""
+
+    def __init__(self, base_lr=0.1, every=49, last_epoch=0):
+        self.every = every
+        super().__init__(base_lr, last_epoch)
+
+    def formula(self, epoch, base_lrs, xp):
+        return base_lrs * 0.5 ** xp.floor(epoch / self.every)
+
+
+class SawLR(StairLR):
+    """What is left of a division, where the last place decides everything."""
+
+    def formula(self, epoch, base_lrs, xp):
+        share = epoch / self.every
+        return base_lrs * (share - xp.floor(share))
+
+
+@pytest.mark.parametrize("cls", [StairLR, SawLR])
+@pytest.mark.parametrize("every", [3, 7, 49, 391])
+def test_a_division_by_a_constant_is_rounded_once_in_compiled_code_too(cls, every):
+    scheduler = cls(0.1, every)
+    whole = EPOCHS // every
+    share = EPOCHS / every
+    expected = 0.1 * 0.5**whole if cls is StairLR else 0.1 * (share - np.floor(share))
+    expected = np.where(expected < np.finfo(np.float32).tiny, 0, expected)
+    sequence = brainsched.SequentialLR([scheduler, StepLR(0.1)], [6000])
+    function = LambdaLR(0.1, lambda t: scheduler.formula(t[None], jnp.ones(1), jnp)[0])
+    for schedule_ in (scheduler, sequence, function):
+        for rates in (schedule_.lr_at(EPOCHS), compiled_rates(schedule_, EPOCHS)):
+            np.testing.assert_array_equal(rates[:, 0], exact(expected))
+
+
 UNARY = ["sqrt", "exp", "log1p", "sin", "cos", "tanh", "arctan", "sinh", "expm1", "cbrt", "floor"]
 
 
@@ -232,6 +266,36 @@ def test_a_call_of_the_bases_constructor_that_comes_too_early_is_named():
         (AttributeError, TypeError), match=r"set self\.scale before|self.scale = sc"
     ):
         EarlyLR()
+
+
+@pytest.mark.parametrize(
+    ("formula", "error", "message"),
+    [
+        (lambda self, epoch, base_lrs, xp: None, TypeError, "FormulaLR.formula returns nothing"),
+        (
+            lambda self, epoch, base_lrs: base_lrs,
+            TypeError,
+            r"must take \(self, epoch, base_",
+        ),
+        (LRScheduler.formula, TypeError, "abstract class FormulaLR .*formula"),
+    ],
+)
+def test_a_formula_that_is_missing_or_returns_nothing_is_told_so(formula, error, message):
+    with pytest.raises(error, match=message):
+        schedule(formula)
+
+
+def test_an_array_that_is_derived_from_the_arguments_is_fixed_too():
+    class TableLR(LRScheduler):
+        def __init__(self, base_lr=0.1, last_epoch=0):
+            self.table = np.array([1.0, 0.5])
+            super().__init__(base_lr, last_epoch)
+
+        def formula(self, epoch, base_lrs, xp):
+            return base_lrs * xp.asarray(self.table)[xp.minimum(epoch, 1).astype(int)]
+
+    with pytest.raises(ValueError, match="read-only"):
+        TableLR().table[0] = 7.0
 
 
 def test_an_attribute_that_is_set_too_late_is_named():

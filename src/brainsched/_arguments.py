@@ -91,14 +91,17 @@ def fix(scheduler: "LRScheduler") -> None:
     """
     cls = type(scheduler)
     attributes = scheduler.__dict__
+    if len(inspect.signature(scheduler.formula).parameters) != 3:
+        raise TypeError(f"{cls.__name__}.formula must take (self, epoch, base_lrs, xp)")
     for name in parameters(cls):
         if name not in attributes:
             raise TypeError(
                 f"{cls.__name__}.__init__ takes {name} and does not keep it: write "
                 f"self.{name} = {name} before super().__init__"
             )
-        if name != "last_epoch":
-            attributes[name] = fixed(attributes[name])
+    for name, value in attributes.items():
+        if isinstance(value, list | np.ndarray) or name in parameters(cls):
+            attributes[name] = fixed(value)  # what is derived from the arguments, too
 
 
 def parts(scheduler: "LRScheduler") -> "Iterator[LRScheduler]":

@@ -233,6 +233,7 @@ class LRScheduler(Schedule, Node, braintools.optim.LRScheduler):
     @property
     def current_lrs(self) -> State:
         """The State of the applied rates."""
+        _param_groups.note_that_rates_were_read(self)
         return self._current_lrs
 
     @property

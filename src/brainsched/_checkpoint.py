@@ -165,13 +165,14 @@ def _changed(
             f"state_dict['config']['class'] is {saved.get('class')!r}, but this scheduler is a "
             f"{present}"
         )
-    if _config.differences(saved, configs[0]):
-        if [] not in changes:
-            return changes[0]
-        if not _same_rates(scheduled, rates):
-            return ["class"]
     present_lrs = [float(rate) for rate in scheduler.base_lrs]
     same = len(base_lrs) == len(present_lrs) and all(
         map(_config.same_number, base_lrs, present_lrs)
     )
+    if _config.differences(saved, configs[0]):
+        # What was given as lr= of a group may be an entry of base_lr now.
+        if [] not in changes and not (same and changes[0] == ["base_lr"]):
+            return changes[0]
+        if not _same_rates(scheduled, rates):
+            return ["class"]
     return [] if same else ["base_lrs"]

@@ -24,6 +24,7 @@ from jaxtyping import Float
 
 from brainsched import _upstream
 from brainsched._base_rates import BaseRates, JointBaseRates
+from brainsched._true_division import truly_divided
 from brainsched._types import (
     Array,
     epoch_dtype,
@@ -254,7 +255,14 @@ class Evaluation:
             base_lrs = self._stacked_bases(xp)
         elif xp is jnp:
             base_lrs = jax.tree.map(jnp.asarray, base_lrs)
-        rates = xp.asarray(self._formula(epoch[..., None], base_lrs, xp), np.float64)
+        if xp is np:
+            found = self._formula(epoch[..., None], base_lrs, xp)
+        else:
+            formula = truly_divided(lambda epoch, base_lrs: self._formula(epoch, base_lrs, xp))
+            found = formula(epoch[..., None], base_lrs)
+        if found is None:
+            raise TypeError(f"{self._name}.formula returns nothing: return the rates")
+        rates = xp.asarray(found, np.float64)
         expected = (*epoch.shape, self.groups)
         if rates.shape == expected:
             return rates

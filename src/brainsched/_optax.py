@@ -210,6 +210,10 @@ def scale_by_scheduler(
         present = scheduled
         if "learning_rate_scale" in hyperparams:
             scale = jnp.asarray(hyperparams["learning_rate_scale"], scheduled.dtype)
+            if scale.ndim:
+                raise ValueError(
+                    f"learning_rate_scale must be a scalar, got an array of shape {scale.shape}"
+                )
             present = present * scale
             hyperparams["learning_rate_scale"] = scale
         if "scheduled_learning_rate" in hyperparams:
@@ -322,6 +326,11 @@ class Rates:
             raise ValueError(
                 f"last_epoch * steps_per_epoch must be at most {_LARGEST_COUNT}, "
                 f"got {self.first_count}"
+            )
+        if scheduler._parts_are_in_epochs and steps != 1:
+            raise ValueError(
+                f"steps_per_epoch must be left out for a {type(scheduler).__name__}, which counts "
+                f"updates already, got {steps}"
             )
         number = scheduler.max_groups or len(scheduler.base_lrs)
         self.groups = GroupNumbers(number, scheduler.group_names, type(scheduler).__name__)

@@ -185,6 +185,8 @@ def attach(scheduler: "LRScheduler", optimizer: OptaxOptimizer) -> None:
     bases = scheduler._bases
     for group in range(groups):
         bases = _bases_with(scheduler, group, _given_rate(optimizer, group), bases)
+        if group:
+            _upstream.params_by_their_keys(optimizer, group)  # which raises if it cannot be trained
     held = list(scheduler.current_lrs.value) if former is None else former.held
     having = scheduler._with_groups(groups, bases, held)
 
@@ -228,6 +230,8 @@ def _follow(
     scheduler._have_groups(*having)
     _upstream.set_scheduler(optimizer, scheduler)
     for group in range(max(1, len(optimizer.param_groups))):
+        if group:
+            _upstream.file_by_their_keys(optimizer, group)
         _own_rate(optimizer, group)
     if not isinstance(optimizer, ScheduledOptimizer):
         cls: Any = type(optimizer)
@@ -312,6 +316,10 @@ def warn_if_missed(scheduler: "LRScheduler") -> None:
 
 
 def _followed_part(scheduler: "LRScheduler") -> str | None:
+    for attachment in tuple(_attachments):
+        if any(part is scheduler for part in _arguments.parts(attachment.scheduler)):
+            whole = type(attachment.scheduler).__name__
+            return f"{_plain_name(attachment.optimizer)} follows the {whole} that it is a part of"
     for part in _arguments.parts(scheduler):
         if part._attachment is not None:
             optimizer = _plain_name(part._attachment.optimizer)
@@ -408,6 +416,9 @@ class ScheduledOptimizer(OptaxOptimizer):
     def register_trainable_weights(self, param_states: Any) -> Any:
         """Register weights, before groups are added."""
         if len(self.param_groups) > 1:
+            found = jax.tree.leaves(param_states, is_leaf=lambda leaf: isinstance(leaf, State))
+            if {id(state) for state in found} <= _upstream.registered_ids(self):
+                return self  # braintools' Trainer registers all of a model's once more
             raise ValueError(
                 "register_trainable_weights comes before add_param_group: the weights would belong "
                 "to no param group"
@@ -430,7 +441,7 @@ class ScheduledOptimizer(OptaxOptimizer):
         try:
             # Without ``lr=``, or braintools 0.3.0 hides the State that it applies.
             super().add_param_group(params, **kwargs)
-            _upstream.key_last_group_by(self, params)
+            _upstream.file_by_their_keys(self, group)
         except BaseException:
             undo()
             raise
@@ -485,6 +496,9 @@ class ScheduledOptimizer(OptaxOptimizer):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restore the optimizer, rates included, unless the scheduler's own were restored."""
         attachment = self._attachment
+        for key in ("step_count", "lr", "base_lr"):
+            if key not in state_dict:
+                raise ValueError(f"state_dict has no {key!r}, which an optimizer's state has")
         groups = state_dict.get("param_groups", {})
         if groups and len(groups) != len(self.param_groups):
             raise ValueError(

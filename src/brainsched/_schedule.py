@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 from jaxtyping import Float
 
-from brainsched import _arguments, _check, _config
+from brainsched import _arguments, _check, _config, _upstream
 from brainsched._evaluation import Bases, Evaluation
 from brainsched._types import Array, BaseLRs, Epochs, LRs, epoch_dtype
 
@@ -50,7 +50,7 @@ class Schedule:
         Returns
         -------
         float64 array of shape ``(*epoch, groups)``, or one that broadcasts to it
-            Not rounded; the base does that.
+            Not rounded; the base does that. A rate below 0 is 0.
         """
         raise NotImplementedError
 
@@ -74,6 +74,11 @@ class Schedule:
             If an epoch is not a real number, is negative or too large.
         """
         self._require_pure("lr_at()")
+        if _upstream.called_by_optax():
+            raise TypeError(
+                f"optax was given {type(self).__name__}.lr_at in the place of a rate, and it gives "
+                f"a vector, with a rate for each param group: give optax scheduler.as_optax()"
+            )
         if isinstance(epoch, list | tuple | range):
             epoch = np.asarray(epoch) if len(epoch) else np.zeros(0, epoch_dtype())
         return self._evaluation.rates(_check.real_epoch("epoch", epoch))

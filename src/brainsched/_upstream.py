@@ -13,7 +13,7 @@ optax          ``scale_by_schedule.<locals>.update_fn``, the one function that a
 
 import copy
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 from brainstate import State, TreefyState
@@ -36,6 +36,9 @@ def created_in_current_trace(state: State) -> bool:
 
 _made_on_import = State(0)
 
+# The run-time checks of annotations, which may stand between a caller and what it calls.
+_CHECKERS = ("brainsched", "jaxtyping", "beartype", "functools", "contextlib")
+
 
 def inside_a_trace() -> bool:
     """Whether any transformation, of JAX or brainstate, is tracing now."""
@@ -54,6 +57,17 @@ def optax_wants_a_positive_rate() -> bool:
             return frame.f_code.co_qualname != "scale_by_schedule.<locals>.update_fn"
         if package == "braintools":
             return False
+        frame = frame.f_back  # type: ignore[assignment]  # None at the end
+    return False
+
+
+def called_by_optax() -> bool:
+    """Whether the caller of a method of ours is optax itself, and no function of the user's."""
+    frame = sys._getframe(1)
+    while frame is not None:
+        package = str(frame.f_globals.get("__name__")).partition(".")[0]
+        if package not in _CHECKERS:
+            return package == "optax"
         frame = frame.f_back  # type: ignore[assignment]  # None at the end
     return False
 
@@ -240,17 +254,39 @@ def refresh_first_group(optimizer: OptaxOptimizer) -> None:
     optimizer.param_groups[0]["params"] = optimizer.param_states.to_pytree()
 
 
-def key_last_group_by(optimizer: OptaxOptimizer, params: Mapping[Any, State]) -> None:
-    """File the parameters of the group that was added last under the keys that gradients have.
+def params_by_their_keys(optimizer: OptaxOptimizer, group: int) -> dict[Any, State]:
+    """Return the parameters of an added group under the keys that their gradients have.
+
+    Raises
+    ------
+    ValueError
+        If one was registered in a nested dictionary, so that it has no key of its own.
+    """
+    keys = {id(state): key for key, state in optimizer.param_states.to_pytree().items()}
+    params = {}
+    for name, state in optimizer.param_groups[group]["params"].items():
+        if id(state) not in keys:
+            raise ValueError(
+                f"{name!r} of param group {group} was added in a nested dictionary, and braintools "
+                f"trains it at the first group's rate: add groups as flat dictionaries, as "
+                f"model.states(brainstate.ParamState) gives"
+            )
+        params[keys[id(state)]] = state
+    return params
+
+
+def file_by_their_keys(optimizer: OptaxOptimizer, group: int) -> None:
+    """File the parameters of an added group under the keys that their gradients have.
 
     braintools 0.3.0 files them under a string made of the key, so that a tuple, as
-    ``model.states()`` gives, finds no gradient, and the first group's rate trains them.
+    ``model.states()`` gives, finds no gradient, and the first group's rate trains them. So there
+    are no moments yet that could be lost.
     """
-    group = optimizer.param_groups[-1]
-    if group["params"].keys() != params.keys():
-        group["params"] = dict(params)
-        moments = group["tx"].init({key: state.value for key, state in params.items()})
-        optimizer.param_groups_opt_states[-1] = OptimState(moments)
+    entry, params = optimizer.param_groups[group], params_by_their_keys(optimizer, group)
+    if entry["params"].keys() != params.keys():
+        entry["params"] = params
+        moments = entry["tx"].init({key: state.value for key, state in params.items()})
+        optimizer.param_groups_opt_states[group - 1] = OptimState(moments)
 
 
 def param_groups_as_they_are(optimizer: OptaxOptimizer) -> Callable[[], None]:

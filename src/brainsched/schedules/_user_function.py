@@ -10,6 +10,7 @@ from jaxtyping import Float
 
 from brainsched import _check
 from brainsched._evaluation import naming
+from brainsched._true_division import truly_divided
 from brainsched._types import Array
 
 Multiplier = Callable[[Any], Any]
@@ -28,4 +29,4 @@ def evaluate(
             value = jnp.asarray(function(count))
         return jnp.asarray(_check.rate(f"the result of {name}", value), np.float64)
 
-    return jax.vmap(result)(jnp.asarray(counts).ravel()).reshape(counts.shape)
+    return jax.vmap(truly_divided(result))(jnp.asarray(counts).ravel()).reshape(counts.shape)
