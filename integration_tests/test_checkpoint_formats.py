@@ -119,6 +119,17 @@ def test_standard_save_of_orbax_takes_no_strings_and_so_no_config(plain, tmp_pat
         checkpointer.save(tmp_path / "whole", args=ocp.args.StandardSave(state))
 
 
+def test_as_the_bytes_of_its_json_a_state_is_an_array_that_standard_save_takes(tmp_path):
+    scheduler, _ = run()
+    text = json.dumps(scheduler.state_dict(plain=True))
+    array = np.frombuffer(text.encode(), np.uint8)
+    tree = orbax(tmp_path, ocp.args.StandardSave, ocp.args.StandardRestore, {"scheduler": array})
+    restored, _ = run()
+    restored.step(0)
+    restored.load_state_dict(json.loads(bytes(np.asarray(tree["scheduler"]))))
+    assert bits(restored.get_last_lr()) == bits(scheduler.get_last_lr())
+
+
 def test_a_plain_state_is_saved_beside_what_standard_save_takes(tmp_path):
     scheduler, _ = run()
     parts = {

@@ -4,6 +4,7 @@ The expected numbers are those of the same training written out in NumPy, in flo
 """
 
 import math
+from typing import Any
 
 import brainstate
 import braintools
@@ -204,7 +205,7 @@ def test_the_slope_of_a_surrogate_gradient_follows_its_schedule():
 
     @brainstate.transform.jit
     def train_step():
-        alpha = slope.lr_at(scheduler.last_epoch.value)[0]
+        alpha: Any = slope.lr_at(scheduler.last_epoch.value)[0]  # it is annotated as a float
         spike = lambda: braintools.surrogate.sigmoid(drive.value, alpha=alpha)  # noqa: E731
         gradients, spikes = brainstate.transform.grad(spike, [drive], return_value=True)()
         scheduler.step()

@@ -220,7 +220,7 @@ def test_a_model_of_nnx_with_dropout_is_left_as_it_was():
         nnx.Dropout(0.2, rngs=nnx.Rngs(1)),
         nnx.Linear(16, 2, rngs=nnx.Rngs(2)),
     )
-    graph, params, *(rest,) = nnx.split(model, nnx.Param, ...)
+    graph, params, rest = nnx.split(model, nnx.Param, ...)  # type: ignore[misc]  # the stub of Flax
 
     def loss(params, batch):
         x, y = batch
@@ -264,6 +264,11 @@ def steps_the_scheduler_first(training):
     return step
 
 
+def steps_the_scheduler_first_compiled(training):
+    """Hands the rate to the compiled step, which does not calculate with it."""
+    return brainstate.transform.jit(steps_the_scheduler_first(training))
+
+
 def returns_nothing(training):
     def step(batch):
         training.step(batch)
@@ -289,6 +294,7 @@ def takes_two(training):
         (no_update, ValueError, "does not use the rate of this Adam.* call optimizer.step"),
         (another_optimizer, ValueError, "of this very optimizer"),
         (steps_the_scheduler_first, ValueError, "at the rate that the optimizer has"),
+        (steps_the_scheduler_first_compiled, ValueError, "at the rate that the optimizer has"),
         (returns_nothing, TypeError, "must return the loss alone, a real scalar, not None"),
         (returns_more, TypeError, "must return the loss alone, a real scalar, not "),
         (returns_a_loss_of_each_example, TypeError, r"a real scalar, not float32\[16\]"),

@@ -327,8 +327,9 @@ class Groups(LightningModule):
     more, which an optimizer that follows a scheduler refuses after a group was added.
     """
 
-    def __init__(self):
+    def __init__(self, base_lr):
         super().__init__()
+        self.base_lr = base_lr
         self.body = brainstate.nn.Linear(3, 3)
         self.head = brainstate.nn.Linear(3, 1)
 
@@ -340,7 +341,7 @@ class Groups(LightningModule):
         states = self.states(brainstate.ParamState)
         optimizer.register_trainable_weights({("body", "weight"): states["body", "weight"]})
         optimizer.add_param_group({("head", "weight"): states["head", "weight"]})
-        return optimizer, StepLR([0.8, 0.08], step_size=1, gamma=0.5)
+        return optimizer, StepLR(self.base_lr, step_size=1, gamma=0.5)
 
 
 class Shown(Callback):
@@ -354,16 +355,21 @@ class Shown(Callback):
         self.shown.append(dict(module._get_prog_bar_metrics()))
 
 
-def test_the_rates_of_all_groups_are_in_the_log_and_the_progress_bar(tmp_path):
+@pytest.mark.parametrize(
+    ("base_lr", "groups"),
+    [([0.8, 0.08], ["group0", "group1"]), ({"body": 0.8, "head": 0.08}, ["body", "head"])],
+    ids=["numbered", "named"],
+)
+def test_the_rates_of_all_groups_are_in_the_log_and_the_progress_bar(tmp_path, base_lr, groups):
     shown = Shown()
     trainer, _, _ = fit(
         tmp_path,
         2,
-        model=Groups(),
+        model=Groups(base_lr),
         callbacks=[SchedulerCheckpoint(), shown],
         logger=CSVLogger(str(tmp_path), name="log"),
     )
-    names = ["lr-opt0/group0", "lr-opt0/group1"]
+    names = [f"lr-opt0/{group}" for group in groups]
     expected = rounded([[0.8, 0.08]] * BATCHES + [[0.4, 0.04]] * BATCHES)
     assert [[entry[name] for name in names] for entry in shown.shown] == expected
     (path,) = tmp_path.rglob("metrics.csv")

@@ -58,7 +58,7 @@ def test_the_first_example_runs_from_it_without_the_repository(wheel, tmp_path):
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     environment["PYTHONPATH"] = str(target)
     command = [sys.executable, "-W", "error", "example.py"]
-    *printed, loaded = run(command, cwd=tmp_path, env=environment).splitlines()
+    *printed, last = run(command, cwd=tmp_path, env=environment).splitlines()
     assert printed[-1] in example[1]
-    assert len(loaded.split()) > 10
-    assert [file for file in loaded.split() if not file.startswith(str(target))] == []
+    assert len(last.split()) > 10
+    assert [file for file in last.split() if not file.startswith(str(target))] == []

@@ -77,6 +77,19 @@ def test_a_plain_state_dict_holds_the_memory_of_a_plateau_too():
     assert restored.get_last_lr() == [0.125]
 
 
+@pytest.mark.parametrize(
+    "scheduler",
+    [
+        brainsched.StepLR(np.float64(0.1), gamma=np.float64(0.5)),
+        PiecewiseConstantSchedule([np.float64(0.1)], [3], [np.float64(1.0), np.float64(0.5)]),
+        brainsched.StepLR({"body": np.float64(0.1), "head": 0.2}),
+    ],
+)
+def test_a_plain_state_dict_has_no_scalar_of_numpy_where_one_was_given(scheduler):
+    leaves = jax.tree.leaves(scheduler.state_dict(plain=True))
+    assert {type(leaf) for leaf in leaves} <= {int, float, str}
+
+
 def test_applied_rates_are_floats_that_json_takes():
     scheduler = PiecewiseConstantSchedule([0.1, 0.3], [3, 5], [1.0, 0.1, 0.01])
     brainstate.transform.jit(scheduler.step)(3)

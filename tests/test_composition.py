@@ -310,7 +310,7 @@ def test_a_base_rate_that_was_forgotten_is_warned_of(build, message):
         lambda: SequentialLR([StepLR(0.1), StepLR(float("1e-3"))], [30]),
         lambda: SequentialLR([StepLR(0.0), StepLR()], [30]),
         lambda: SequentialLR([StepLR(), WarmupScheduler(), CosineAnnealingLR()], [30, 60]),
-        lambda: SequentialLR([StepLR(0.009), StepLR()], [30]),
+        lambda: SequentialLR([StepLR(0.0095), StepLR()], [30]),
         lambda: SequentialLR([StepLR(jnp.float32(0.1)), StepLR()], [30]),
         lambda: SequentialLR([ChainedScheduler([StepLR(0.1)]), StepLR(0.002)], [30]),
         # What a config says was given, too

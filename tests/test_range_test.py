@@ -124,6 +124,16 @@ def test_every_way_of_optax_to_take_a_rate_works(optimizer):
     assert curve.losses[20] < 0.99
 
 
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64, jnp.bfloat16])
+def test_it_runs_with_64_bit_types_enabled_on_parameters_of_any_precision(dtype):
+    with jax.enable_x64(True):
+        one = jnp.ones((), dtype)
+        curve = lr_range_test_optax(SQUARE, one, [one], optax.adam, steps=20)
+    assert curve.rates.dtype == np.float64
+    assert curve.losses[0] == 1.0
+    assert np.isfinite(curve.smoothed).all()
+
+
 # Suggestions
 
 

@@ -122,6 +122,8 @@ def _defaults(name: str, arguments: Sequence[str]) -> dict[str, Any]:
 
 
 def _plain(name: str, value: Any) -> Any:
+    if isinstance(value, np.generic):  # first, as np.float64 is a float, but not one to YAML
+        return value.item()
     if value is None or isinstance(value, bool | int | float | str):
         return value
     if isinstance(value, jax.core.Tracer):
@@ -130,7 +132,7 @@ def _plain(name: str, value: Any) -> Any:
         return value.config
     if callable(value):
         return f"{value.__module__}:{value.__qualname__}"
-    if isinstance(value, np.ndarray | np.generic | jax.Array):
+    if isinstance(value, np.ndarray | jax.Array):
         return np.asarray(value).tolist()
     if isinstance(value, Mapping):
         return {key: _plain(f"{name}[{key!r}]", entry) for key, entry in value.items()}

@@ -184,7 +184,8 @@ def _is_length(cls: "type[LRScheduler]", argument: str) -> bool:
 
     An integer does, or integers, by the annotation of the argument; a rate or a factor does not.
     """
-    annotation = inspect.signature(cls).parameters[argument].annotation
+    # That of the class is without types, for help().
+    annotation = inspect.signature(cls.__init__).parameters[argument].annotation
     is_integer = annotation is inspect.Parameter.empty or re.search(
         r"\bint\b", inspect.formatannotation(annotation)
     )

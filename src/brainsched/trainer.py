@@ -148,10 +148,9 @@ class SchedulerCheckpoint(Callback):
     def on_train_batch_start(self, trainer: Any, module: Any, batch: Any, batch_idx: int) -> None:
         """Log the rates that the batch is trained at."""
         for i, scheduler in enumerate(map(_scheduler_of, trainer.optimizers)):
-            rates = [] if scheduler is None else scheduler.get_last_lr()
-            for group, rate in enumerate(rates):
-                name = f"lr-opt{i}" if len(rates) == 1 else f"lr-opt{i}/group{group}"
-                module.log(name, float(rate), prog_bar=True)
+            if scheduler is not None:
+                for name, rate in _named_rates(f"lr-opt{i}", scheduler):
+                    module.log(name, rate, prog_bar=True)
 
     def on_after_optimizer_step(self, trainer: Any, module: Any, optimizer: Any) -> None:
         """Step the schedulers that count updates."""
@@ -351,6 +350,15 @@ def _attach(trainer: Any) -> None:
 def _scheduler_of(optimizer: Any) -> LRScheduler | None:
     owner = _upstream.scheduler_of(optimizer)
     return owner if isinstance(owner, LRScheduler) else None
+
+
+def _named_rates(name: str, scheduler: LRScheduler) -> Iterator[tuple[str, float]]:
+    """Return the applied rates, each under its group's name or number if there are several."""
+    rates = scheduler.get_last_lr()
+    for group, rate in enumerate(rates):
+        known = group < len(scheduler.group_names)
+        label = scheduler.group_names[group] if known else f"group{group}"
+        yield (name if len(rates) == 1 else f"{name}/{label}"), float(rate)
 
 
 def _schedulers(trainer: Any) -> list[LRScheduler]:
