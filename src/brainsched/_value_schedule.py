@@ -96,7 +96,8 @@ class ValueSchedule:
                 epoch = np.maximum(epoch, 0)
         # Rounded once: with 64-bit types enabled, the share is in float64.
         with float64_arithmetic():
-            share = self.schedule.lr_at(epoch)[..., 0]
+            epoch = _check.real_epoch("epoch", epoch)
+            share = self.schedule._evaluation.rates(epoch)[..., 0]
             value: Any = self.at_zero * (1 - share) + self.at_one * share
             # Below the smallest normal number it is 0 on the host, too, as compiled code has it.
             value = value * (abs(value) >= smallest_rate(dtype))
