@@ -31,6 +31,7 @@ from brainsched import (
     _checkpoint,
     _config,
     _copies,
+    _missed,
     _param_groups,
     _tracking,
     _upstream,
@@ -159,7 +160,7 @@ class LRScheduler(Schedule, Node, braintools.optim.LRScheduler):
         """
         _tracking.require(self.last_epoch, "step()")
         if not self._was_missed:
-            _param_groups.warn_if_missed(self)
+            _missed.warn_if_missed(self)
         if epoch is None:
             (now,), rates = self._evaluation(advance, self.last_epoch.value)
         else:

@@ -5,7 +5,8 @@ brainstate     ``_state.TRACE_CONTEXT``, ``State._trace_state``, ``State._value`
                ``State._write_value`` (0.5.0 to 0.5.4)
 braintools     ``LRScheduler._current_lrs``, ``OptaxOptimizer._lr_scheduler`` and
                ``OptaxOptimizer._current_lr``, what ``UniqueStateManager`` keeps, and that an added
-               group's ``tx`` and State of moments are made for keys of its own (0.3.0)
+               group's ``tx`` and State of moments are made for keys of its own (0.3.0);
+               and ``Trainer._cleanup``, which :mod:`brainsched.trainer` overrides (0.3.0)
 optax          ``scale_by_schedule.<locals>.update_fn``, the one function that asks a schedule for
                a factor rather than a rate (0.2.5 to 0.2.8)
 =============  ============================================================================
