@@ -312,3 +312,33 @@ def test_a_step_under_a_plain_jax_transformation_is_refused():
     with pytest.raises(brainstate.TraceContextError, match=r"jit, vmap"):
         jax.jit(scheduler.step)(1.0)
     assert scheduler.epoch == 0
+
+
+@pytest.mark.parametrize(("mode", "metric"), [("min", -1.0), ("max", -1.0), ("min", 1.0)])
+def test_a_metric_that_stands_still_is_no_improvement_whatever_its_sign(mode, metric):
+    scheduler = ReduceLROnPlateau(0.5, mode=mode, factor=0.5, patience=2)
+    for _ in range(4):
+        scheduler.step(metric)
+    assert scheduler.get_last_lr() == [0.25]
+
+
+@pytest.mark.parametrize(
+    ("mode", "metric", "better"),
+    [("min", -1.0, -1.2), ("max", -1.0, -0.8), ("min", 1.0, 0.8), ("max", 1.0, 1.2)],
+)
+def test_better_by_a_share_of_the_best_is_an_improvement_whatever_its_sign(mode, metric, better):
+    scheduler = ReduceLROnPlateau(0.5, mode=mode, threshold=0.1)
+    scheduler.step(metric)
+    scheduler.step(metric + (better - metric) / 4)  # by less than a tenth
+    assert scheduler.best.value == np.float32(metric)
+    scheduler.step(better)
+    assert scheduler.best.value == np.float32(better)
+
+
+def test_a_checkpoint_whose_best_is_nan_is_refused():
+    state = ReduceLROnPlateau(0.5).state_dict() | {"best": np.array(np.nan)}
+    scheduler = ReduceLROnPlateau(0.5)
+    scheduler.step(1.0)
+    with pytest.raises(ValueError, match=r"state_dict\['best'\] must not be NaN"):
+        scheduler.load_state_dict(state)
+    assert scheduler.best.value == 1.0
