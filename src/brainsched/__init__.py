@@ -6,7 +6,8 @@ from brainsched._from_config import from_config
 from brainsched._layerwise import layerwise_decay
 from brainsched._optax import rates_by_name, scale_by_scheduler
 from brainsched._optax_resume import check_resumed
-from brainsched._range_test import RangeTest, Suggestion, lr_range_test, lr_range_test_optax
+from brainsched._range_curve import RangeTest, Suggestion
+from brainsched._range_test import lr_range_test, lr_range_test_optax
 from brainsched._value_schedule import ValueSchedule
 from brainsched.schedules import *  # noqa: F403  (the classes that it lists)
 from brainsched.schedules.branch import cooldown, rewarm
