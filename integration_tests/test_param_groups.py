@@ -351,6 +351,20 @@ def test_scheduler_moves_to_a_second_optimizer_with_position_bases_and_hand_set_
     assert len(scheduler.current_lrs.value) == 2
 
 
+@pytest.mark.parametrize("stepped", [False, True])
+def test_a_hand_set_rate_waits_for_its_group_until_the_next_step(stepped):
+    scheduler = PiecewiseConstantSchedule(0.1)
+    former = Training(scheduler)
+    former.add("second", lr=0.2)
+    former.optimizer.param_groups[1]["lr"].value = 0.9
+    with pytest.warns(UserWarning, match="moves to another optimizer"):
+        training = Training(scheduler)
+    if stepped:
+        scheduler.step()
+    training.add("second")
+    check(training, 0.1, 0.2 if stepped else 0.9)
+
+
 @pytest.mark.parametrize("duplicate", [copy.deepcopy, lambda s: pickle.loads(pickle.dumps(s))])
 def test_copies_keep_added_groups_and_hand_set_rates_and_leave_the_optimizer(duplicate):
     scheduler = PiecewiseConstantSchedule(0.1, [1], [1.0, 0.5])
