@@ -210,9 +210,10 @@ def scale_by_scheduler(
         present = scheduled
         if "learning_rate_scale" in hyperparams:
             scale = jnp.asarray(hyperparams["learning_rate_scale"], scheduled.dtype)
-            if scale.ndim:
+            if scale.shape not in ((), scheduled.shape):
                 raise ValueError(
-                    f"learning_rate_scale must be a scalar, got an array of shape {scale.shape}"
+                    f"learning_rate_scale must be a scalar, or hold a number for each of the "
+                    f"{scheduled.size} param groups, got an array of shape {scale.shape}"
                 )
             present = present * scale
             hyperparams["learning_rate_scale"] = scale
