@@ -59,13 +59,14 @@ def bytes_written(folder: Path) -> int:
     return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
 
 
-base_lrs = [0.1] * GROUPS
-schedule = brainsched.WarmupCosineSchedule(base_lrs, 5, 90)
-states = [state.value for state in brainstate.graph.states(schedule).values()]
-result = {
-    "with": collectives(schedule, stepped=True),
-    "without": collectives(brainsched.ConstantLR(base_lrs, 1.0, 0), stepped=False),
-    "bytes": sum(np.asarray(leaf).nbytes for leaf in jax.tree.leaves(states)),
-    "written": bytes_written(Path(sys.argv[1])),
-}
-print(json.dumps(result))
+if __name__ == "__main__":
+    base_lrs = [0.1] * GROUPS
+    schedule = brainsched.WarmupCosineSchedule(base_lrs, 5, 90)
+    states = [state.value for state in brainstate.graph.states(schedule).values()]
+    result = {
+        "with": collectives(schedule, stepped=True),
+        "without": collectives(brainsched.ConstantLR(base_lrs, 1.0, 0), stepped=False),
+        "bytes": sum(np.asarray(leaf).nbytes for leaf in jax.tree.leaves(states)),
+        "written": bytes_written(Path(sys.argv[1])),
+    }
+    print(json.dumps(result))
