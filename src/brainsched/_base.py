@@ -33,6 +33,7 @@ from brainsched import (
     _copies,
     _missed,
     _param_groups,
+    _scheduled_optimizer,
     _tracking,
     _upstream,
 )
@@ -290,6 +291,7 @@ class LRScheduler(Schedule, Node, braintools.optim.LRScheduler):
             ``lr=`` that differs from its entry in ``base_lr``. Nothing has changed then.
         """
         _param_groups.attach(self, optimizer)
+        _scheduled_optimizer.make_scheduled(optimizer)
 
     def _with_groups(
         self, groups: int, bases: Bases, held: Sequence[Array]

@@ -210,8 +210,6 @@ def _follow(
     optimizer: OptaxOptimizer, scheduler: "LRScheduler", having: Any, held: list[Array]
 ) -> None:
     """Make the attachment. All is checked: from here on nothing raises."""
-    from brainsched._scheduled_optimizer import make_scheduled  # which stands on this module
-
     new = Attachment(scheduler, optimizer, held)
     old = attachment_of(optimizer)
     replaced = _upstream.scheduler_of(optimizer)
@@ -240,7 +238,6 @@ def _follow(
         if group:
             _upstream.file_by_their_keys(optimizer, group)
         own_rate(optimizer, group)
-    make_scheduled(optimizer)
 
 
 def own_rate(optimizer: OptaxOptimizer, group: int) -> None:
