@@ -15,7 +15,7 @@ version = release = brainsched.__version__
 extensions = [
     "sphinx.ext.autodoc",
     "numpydoc",
-    "myst_parser",
+    "myst_nb",
     "mathml",
     "api_pages",
 ]
@@ -32,6 +32,8 @@ autodoc_member_order = "bysource"
 autodoc_preserve_defaults = True
 numpydoc_show_class_members = False
 default_role = None
+
+nb_execution_mode = "off"  # tutorials show what is stored in them, which the tests reproduce
 
 myst_enable_extensions = ["dollarmath", "colon_fence", "deflist"]
 myst_fence_as_directive = ["math"]  # as GitHub has it

@@ -19,6 +19,7 @@ ROOT = Path(__file__).parents[1]
 SITE = ROOT / "site"
 PAGES = sorted(SITE.rglob("*.html"))
 GUIDES = [path.stem for path in sorted((ROOT / "docs" / "guides").glob("*.md"))]
+TUTORIALS = [path.stem for path in sorted((ROOT / "docs" / "tutorials").glob("*.ipynb"))]
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 
 
@@ -68,6 +69,16 @@ def test_no_link_leads_nowhere_and_nothing_is_loaded_from_elsewhere(pages):
 def test_every_guide_has_its_page_and_is_reached_from_the_first_one(pages):
     first = pages[SITE / "index.html"].links
     assert [guide for guide in GUIDES if f"guides/{guide}.html" not in first] == []
+
+
+@pytest.mark.parametrize("name", TUTORIALS)
+def test_every_tutorial_has_a_page_with_its_pictures_and_is_reached_from_the_first(pages, name):
+    assert f"tutorials/{name}.html" in pages[SITE / "index.html"].links
+    stored = (ROOT / "docs" / "tutorials" / f"{name}.ipynb").read_text().count('"image/png": "')
+    page = SITE / "tutorials" / f"{name}.html"
+    shown = {link for link in pages[page].links if link.endswith(".png")}
+    assert len(shown) == stored > 0
+    assert min((page.parent / picture).stat().st_size for picture in shown) > 5_000
 
 
 @pytest.mark.parametrize("name", brainsched.__all__)

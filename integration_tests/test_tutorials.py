@@ -1,0 +1,145 @@
+"""Each tutorial, executed afresh, shows the text and the pictures that are stored in it."""
+
+import base64
+import copy
+import io
+import itertools
+import re
+from pathlib import Path
+
+import matplotlib.image
+import nbformat
+import numpy as np
+import pytest
+from tutorial_runs import METADATA, execute
+
+TUTORIALS = sorted((Path(__file__).parents[1] / "docs" / "tutorials").glob("*.ipynb"))
+# Another CPU rounds differently, and a training carries that on: decimal numbers may be this far
+# apart, relatively, and pictures this far in the root mean square of their pixels, from 0 to 1.
+# Whole numbers (of epochs, parameters, devices) and 0.0 must be the same.
+NUMBERS = 0.02
+PICTURES = 0.05
+DECIMAL = re.compile(r"(?<![\w.])[-+]?\d+(?:\.\d+(?:e[-+]?\d+)?|e[-+]?\d+)(?![\w.]*\w)")
+
+
+def read(path: Path) -> nbformat.NotebookNode:
+    return nbformat.read(path, as_version=nbformat.NO_CONVERT)
+
+
+def outputs(notebook: nbformat.NotebookNode) -> list[list[tuple[str, str]]]:
+    """Return what each cell shows: a list of kinds, each with its text or picture."""
+    found: list[list[tuple[str, str]]] = []
+    for cell in notebook.cells:
+        found.append([])
+        for output in cell.get("outputs", []):
+            stream = output.output_type == "stream"
+            found[-1] += [(output.name, output.text)] if stream else sorted(output.data.items())
+    return found
+
+
+def pixels(data: str) -> np.ndarray:
+    return matplotlib.image.imread(io.BytesIO(base64.b64decode(data)), format="png")
+
+
+def png(values: np.ndarray) -> str:
+    file = io.BytesIO()
+    matplotlib.image.imsave(file, values, format="png")
+    return base64.b64encode(file.getvalue()).decode()
+
+
+def text_differs(shown: str, stored: str) -> bool:
+    new, old = (np.array(DECIMAL.findall(text), dtype=float) for text in (shown, stored))
+    same_words = DECIMAL.sub("#", shown) == DECIMAL.sub("#", stored)
+    return not (same_words and np.allclose(new, old, rtol=NUMBERS, atol=0))
+
+
+def picture_differs(shown: str, stored: str) -> bool:
+    new, old = pixels(shown), pixels(stored)
+    return new.shape != old.shape or bool(np.sqrt(np.mean((new - old) ** 2)) > PICTURES)
+
+
+def differences(
+    shown: list[list[tuple[str, str]]], stored: list[list[tuple[str, str]]]
+) -> list[str]:
+    """Say in which cells two runs of a notebook differ, and what each of them shows there."""
+    found = []
+    for number, cells in enumerate(zip(shown, stored, strict=True)):
+        for (kind, new), (stored_kind, old) in itertools.zip_longest(*cells, fillvalue=("", "")):
+            differs = picture_differs if kind == "image/png" else text_differs
+            if kind != stored_kind or differs(new, old):
+                found.append(f"cell {number} shows {new[:500]!r}, stored is {old[:500]!r}")
+    return found
+
+
+@pytest.mark.parametrize("path", TUTORIALS, ids=lambda path: path.stem)
+def test_executed_afresh_it_shows_what_is_stored(path, tmp_path):
+    assert differences(outputs(execute(path, tmp_path)), outputs(read(path))) == []
+
+
+@pytest.mark.parametrize("path", TUTORIALS, ids=lambda path: path.stem)
+def test_its_file_has_text_and_pictures_and_nothing_of_the_machine(path):
+    notebook = read(path)
+    nbformat.validate(notebook)
+    assert notebook.metadata == METADATA
+    assert [cell.id for cell in notebook.cells if not set(cell.metadata) <= {"mystnb"}] == []
+    counts = [cell.execution_count for cell in notebook.cells if cell.cell_type == "code"]
+    assert counts == list(range(1, len(counts) + 1))
+    kinds = {kind for cell in outputs(notebook) for kind, _ in cell}
+    assert {"image/png", "stdout"} <= kinds <= {"image/png", "stdout", "text/plain"}
+    assert re.findall(r"/home/|/root/|/tmp/|/Users/| at 0x", path.read_text()) == []
+
+
+@pytest.mark.parametrize("path", TUTORIALS, ids=lambda path: path.stem)
+def test_an_output_that_was_edited_is_noticed(path):
+    """A word more in a text, and an empty sheet for a picture, each of them alone."""
+    stored = outputs(read(path))
+    for cell, shown in enumerate(stored):
+        for index, (kind, content) in enumerate(shown):
+            edited = copy.deepcopy(stored)
+            empty = kind == "image/png"
+            other = png(np.ones_like(pixels(content))) if empty else f"{content} more"
+            edited[cell][index] = kind, other
+            assert len(differences(stored, edited)) == 1
+
+
+# The comparison itself
+
+
+@pytest.mark.parametrize(
+    ("shown", "stored", "differs"),
+    [
+        ("loss 0.5049, 3 groups", "loss 0.5, 3 groups", False),
+        ("loss 0.52, 3 groups", "loss 0.5, 3 groups", True),
+        ("1.01e-03", "1e-3", False),
+        ("4 groups", "3 groups", True),
+        ("moved 0.0.", "moved 0.0.", False),
+        ("moved 1e-9.", "moved 0.0.", True),
+        ("-0.5", "0.5", True),
+        ("0.5 0.5", "0.5", True),
+        ("loss 0.5", "rate 0.5", True),
+        ("loss nan", "loss 0.5", True),
+        ("version 0.2.0", "version 0.2.1", True),
+    ],
+)
+def test_decimal_numbers_have_a_tolerance_and_all_else_is_the_same(shown, stored, differs):
+    assert text_differs(shown, stored) is differs
+
+
+def grey(value: float, width: int = 20) -> str:
+    return png(np.full((10, width, 3), value))
+
+
+@pytest.mark.parametrize(
+    ("shown", "differs"),
+    [(grey(0.5), False), (grey(0.53), False), (grey(0.6), True), (grey(0.5, width=30), True)],
+)
+def test_pictures_have_a_tolerance_and_the_same_size(shown, differs):
+    assert picture_differs(shown, grey(0.5)) is differs
+
+
+def test_an_output_that_is_missing_or_of_another_kind_is_noticed():
+    stored = [[], [("stdout", "1.0"), ("image/png", grey(0.5))]]
+    assert differences(stored, stored) == []
+    assert differences([[], [("stdout", "1.0")]], stored)
+    assert differences([[], [("stderr", "1.0"), ("image/png", grey(0.5))]], stored)
+    assert differences(stored, [[("stdout", "1.0")], *stored[1:]])
