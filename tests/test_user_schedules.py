@@ -21,7 +21,7 @@ EPOCHS = np.arange(5000)
 
 
 class InverseSqrtLR(LRScheduler):
-    """The README's example of a schedule."""
+    """A schedule as a user writes one."""
 
     def __init__(self, base_lr=0.1, timescale=100, last_epoch=0):
         self.timescale = timescale
@@ -73,7 +73,7 @@ def exact(rates):
         (LambdaLR(0.1, lambda epoch: jnp.exp(-epoch / 1000)), 0.1 * np.exp(-EPOCHS / 1000)),
         (LambdaLR(0.1, lambda epoch: 0.5 ** (epoch // 50)), 0.1 * 0.5 ** (EPOCHS // 50)),
     ],
-    ids=["README", "cosine", "jnp", "LambdaLR", "floor division"],
+    ids=["inverse root", "cosine", "jnp", "LambdaLR", "floor division"],
 )
 def test_a_formula_is_float64_rounded_once_on_the_host_and_compiled(scheduler, expected):
     for rates in (scheduler.lr_at(EPOCHS), compiled_rates(scheduler, EPOCHS)):
