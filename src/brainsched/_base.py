@@ -21,6 +21,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import braintools
+import jax
 import numpy as np
 from brainstate import State
 from brainstate.graph import Node
@@ -271,6 +272,13 @@ class LRScheduler(Schedule, Node, braintools.optim.LRScheduler):
         rates = ", ".join(str(rate) for rate in self._current_lrs.value)
         call = _config.call(self, last_epoch=str(self.last_epoch.value))
         return f"{call}  # rates: {rates}"
+
+    def __pretty_repr_item__(self, name: str, value: Any) -> tuple[str, Any] | None:
+        """Show the arguments and the position within an optimizer, as brainstate 0.6 shows it."""
+        if name == "last_epoch":
+            now = value.value
+            return name, now if isinstance(now, jax.core.Tracer) else now.tolist()
+        return (name, value) if name in _config.parameters(type(self)) else None
 
     # Param groups
 
