@@ -1,5 +1,6 @@
 """The link between a scheduler and an optimizer, as users come upon it."""
 
+import functools
 import pathlib
 import re
 import sys
@@ -357,7 +358,7 @@ def test_a_scheduler_of_braintools_that_was_replaced_says_so(shared):
     scheduler = StepLR(0.125)
     scheduler.attach_optimizer(optimizer)
     assert moved(optimizer) == 0.125
-    uses = [theirs.step, theirs.get_last_lr, lambda: theirs.attach_optimizer(optimizer)]
+    uses = [theirs.step, theirs.get_last_lr]
     if shared:
         uses = [lambda: bystander.step({"a": jnp.ones(2)})]
     for use in uses:
@@ -510,7 +511,179 @@ def test_a_plain_jax_transformation_of_the_optimizers_step_raises():
         step(jnp.ones(2))
 
 
+def test_after_a_step_on_the_host_the_transformation_may_be_compiled_alone():
+    optimizer = sgd(StepLR(0.5, 1, 0.5))
+    tx, parameters = optimizer.tx, {"a": jnp.zeros(2)}
+    assert moved(optimizer) == 0.5
+    update = jit(lambda: tx.update({"a": jnp.ones(2)}, tx.init(parameters))[0]["a"][0])
+    assert update() == -0.5
+    optimizer.lr.step()
+    assert update() == -0.25
+
+
+WRAPPERS = {
+    "MultiSteps": lambda tx: optax.MultiSteps(tx, 2).gradient_transformation(),
+    "apply_if_finite": lambda tx: optax.apply_if_finite(tx, 3),
+    "jit": lambda tx: optax.GradientTransformation(tx.init, jax.jit(tx.update)),
+}
+
+
+def wrapped(name):
+    """Return an optimizer with a wrapped transformation, and its parameter."""
+    optimizer = braintools.optim.SGD(lr=StepLR(0.5, 1, 0.5))
+    optimizer.tx = WRAPPERS[name](optimizer.tx)
+    weight = parameter()
+    optimizer.register_trainable_weights({"a": weight})
+    return optimizer, weight
+
+
+@pytest.mark.parametrize("name", WRAPPERS)
+def test_a_transformation_that_lets_jax_trace_by_itself_says_to_compile_the_whole_step(name):
+    optimizer, weight = wrapped(name)
+    with pytest.raises(
+        brainstate.TraceContextError,
+        match=r"SGD asks for the rate within a func.*"
+        r"compile the whole step .*brainstate\.transform\.jit",
+    ):
+        optimizer.step({"a": jnp.ones(2)})
+    np.testing.assert_array_equal(weight.value, 0.0)
+
+
+# MultiSteps applies the mean of two gradients at the rate of the second one.
+@pytest.mark.parametrize(("name", "expected"), [("MultiSteps", 0.25), ("apply_if_finite", 0.75)])
+def test_compiled_as_a_whole_it_applies_the_rates_of_the_schedule(name, expected):
+    optimizer, weight = wrapped(name)
+
+    @jit
+    def train_step():
+        optimizer.step({"a": jnp.ones(2)})
+        optimizer.lr.step()
+
+    train_step(), train_step()
+    np.testing.assert_array_equal(weight.value, -expected)
+
+
+# A scheduler that was built in a function that was traced
+
+
+def built_within():
+    """Return a scheduler and an optimizer that a compiled function built, after its call."""
+    kept = []
+
+    @jit
+    def train():
+        scheduler = StepLR(0.5, 1, 0.5)
+        kept.append((scheduler, sgd(scheduler)))
+        kept[-1][1].step({"a": jnp.ones(2)})
+        scheduler.step()
+        return kept[-1][1].param_groups[0]["params"]["a"].value
+
+    np.testing.assert_array_equal(train(), -0.5)
+    return kept[0]
+
+
+OUTLIVED = {
+    "step": lambda scheduler: scheduler.step(),
+    "compiled step": lambda scheduler: jit(scheduler.step)(),
+    "get_last_lr": lambda scheduler: scheduler.get_last_lr(),
+    "epoch": lambda scheduler: scheduler.epoch,
+    "the optimizer's rates": lambda scheduler: scheduler.optimizer.get_last_lr(),
+    "attach_optimizer": lambda scheduler: scheduler.attach_optimizer(sgd(0.25)),
+    "add_param_group": lambda scheduler: scheduler.optimizer.add_param_group({"b": parameter()}),
+}
+
+
+@pytest.mark.parametrize("use", OUTLIVED)
+def test_a_scheduler_that_outlives_the_function_that_built_it_says_to_build_it_outside(use):
+    scheduler, _ = built_within()
+    with pytest.raises(
+        brainstate.TraceContextError,
+        match=r"created in a function that JAX or br.*"
+        r"Build scheduler and optimizer outside",
+    ):
+        OUTLIVED[use](scheduler)
+
+
+def test_a_plain_loop_in_the_function_that_builds_a_scheduler_says_which_loop_to_use():
+    @jit
+    def train():
+        scheduler = StepLR(0.5)
+        jax.lax.scan(lambda carry, _: (scheduler.step(), None), None, length=3)
+
+    with pytest.raises(brainstate.TraceContextError, match=r"transform\.for_loop in the place"):
+        train()
+
+
+def test_attaching_in_a_compiled_function_to_an_optimizer_from_outside_is_refused():
+    optimizer = sgd(0.5)
+
+    @jit
+    def train_step():
+        StepLR(0.25).attach_optimizer(optimizer)
+
+    with pytest.raises(brainstate.TraceContextError, match="cannot take on an optimizer or"):
+        train_step()
+    assert moved(optimizer) == optimizer.current_lr == 0.5
+
+
 # A scheduler that nobody reads
+
+
+def test_an_optimizer_to_which_a_scheduler_was_only_added_reports_no_rate_that_it_does_not_apply():
+    scheduler, optimizer = StepLR(0.25, 1, 0.5), sgd(0.5)
+    optimizer.add_scheduler(scheduler)
+    assert moved(optimizer) == optimizer.current_lr == 0.5
+    for _ in range(2):
+        with pytest.raises(RuntimeError, match=r"only added would report.*scheduler\.attach_optim"):
+            optimizer.get_last_lr()
+        scheduler = StepLR(0.25, 1, 0.5)
+        sgd(scheduler)  # what drives one optimizer may have been added to another
+        optimizer.add_scheduler(scheduler)
+    with pytest.warns(UserWarning, match="moves to another optimizer"):
+        scheduler.attach_optimizer(optimizer)
+    assert optimizer.get_last_lr() == [0.25]
+    assert moved(optimizer) == 0.25
+
+
+def test_stepping_a_scheduler_that_was_only_added_to_an_optimizer_warns_once():
+    def train():
+        scheduler, optimizer = StepLR(0.25, 1, 0.5), sgd(0.5)
+        optimizer.add_scheduler(scheduler)
+        for _ in range(2):
+            scheduler.step()
+
+    with pytest.warns(UserWarning, match="it was added to SGD.*scheduler.attach_optim") as warned:
+        train()
+    assert len(warned) == 1
+
+
+THEIRS = {
+    "StepLR": lambda: braintools.optim.StepLR(0.75, 1, 0.5),
+    "ChainedScheduler": lambda: braintools.optim.ChainedScheduler([braintools.optim.StepLR(0.75)]),
+    "ReduceLROnPlateau": lambda: braintools.optim.ReduceLROnPlateau(0.75, patience=0),
+    "CosineAnnealingWarmRestarts": lambda: braintools.optim.CosineAnnealingWarmRestarts(0.75, 2),
+}
+
+
+@pytest.mark.parametrize("name", THEIRS)
+def test_a_scheduler_of_braintools_cannot_be_attached_beside_ours(name):
+    optimizer = sgd(StepLR(0.25))
+    theirs = THEIRS[name]()
+    with pytest.raises(RuntimeError, match=r"SGD follows a StepLR of brainsched.*attach one of"):
+        theirs.attach_optimizer(optimizer)
+    assert moved(optimizer) == optimizer.current_lr == 0.25
+
+
+@pytest.mark.parametrize("name", THEIRS)
+def test_a_scheduler_of_braintools_that_was_attached_before_ours_cannot_write_its_rate(name):
+    optimizer = sgd(0.5)
+    theirs = THEIRS[name]()
+    theirs.attach_optimizer(optimizer)
+    StepLR(0.25).attach_optimizer(optimizer)
+    step = functools.partial(theirs.step, 1.0) if name == "ReduceLROnPlateau" else theirs.step
+    with pytest.raises(RuntimeError, match=r"this SGD follows a StepLR of brainsched"):
+        step()
+    assert moved(optimizer) == optimizer.current_lr == 0.25
 
 
 def test_stepping_a_composition_whose_part_was_given_to_the_optimizer_warns_once():

@@ -121,6 +121,27 @@ class Links(RuleBasedStateMachine):
     def give_to_a_new_optimizer(self, name, optimizer):
         self.followers[optimizer] = Follower(self.schedulers[name])
 
+    @rule(name=schedulers, optimizer=optimizers)
+    def only_add(self, name, optimizer):
+        scheduler, follower = self.schedulers[name], self.followers[optimizer].optimizer
+        if isinstance(follower.lr, brainsched.LRScheduler):
+            if follower.lr is not scheduler:
+                with pytest.raises(ValueError, match="an optimizer follows one scheduler"):
+                    follower.add_scheduler(scheduler)
+        else:
+            follower.add_scheduler(scheduler)
+            with pytest.raises(RuntimeError, match="would report rates that it does not apply"):
+                follower.get_last_lr()
+
+    @rule(optimizer=optimizers, rate=rates)
+    def attach_one_of_braintools(self, optimizer, rate):
+        follower = self.followers[optimizer].optimizer
+        if isinstance(follower.lr, brainsched.LRScheduler):
+            theirs = braintools.optim.StepLR(rate)
+            for use in (lambda: theirs.attach_optimizer(follower), theirs.step):
+                with pytest.raises(RuntimeError, match="of brainsched, and would not follow"):
+                    use()
+
     @rule(optimizer=optimizers, rate=rates)
     def build_one_of_the_same_type(self, optimizer, rate):
         new = type(self.followers[optimizer].optimizer)(lr=rate)

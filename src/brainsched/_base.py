@@ -208,6 +208,12 @@ class LRScheduler(Schedule, Node, braintools.optim.LRScheduler):
         applied_rates : the same as floats.
         """
         _tracking.require(self.last_epoch, "get_last_lr()")
+        if _upstream.called_by_a_plain_optimizer():
+            raise RuntimeError(
+                f"an optimizer to which a {type(self).__name__} was only added would report rates "
+                f"that it does not apply: write scheduler.attach_optimizer(optimizer) in the place "
+                f"of optimizer.add_scheduler(scheduler)"
+            )
         _param_groups.note_that_rates_were_read(self)
         return list(self._current_lrs.value)
 
@@ -229,7 +235,6 @@ class LRScheduler(Schedule, Node, braintools.optim.LRScheduler):
                 f"Give optax scheduler.as_optax(), whose position is optax's own count; in an "
                 f"optimizer of braintools, chain optax.scale_by_schedule(scheduler)"
             )
-        _tracking.require(self.last_epoch, "the optimizer's step")
         return -_param_groups.applied_rate(self)
 
     @property

@@ -3,7 +3,7 @@
 import warnings
 from typing import TYPE_CHECKING
 
-from brainsched import _arguments
+from brainsched import _arguments, _upstream
 from brainsched._param_groups import attachments, plain_name
 
 if TYPE_CHECKING:
@@ -13,7 +13,9 @@ if TYPE_CHECKING:
 def warn_if_missed(scheduler: "LRScheduler") -> None:
     """Warn at the first step of a scheduler that an optimizer seems to be meant to follow."""
     scheduler.__dict__["_was_missed"] = True
-    reason = scheduler._lost or _followed_part(scheduler) or _namesake(scheduler)
+    reason = (
+        scheduler._lost or _followed_part(scheduler) or _added(scheduler) or _namesake(scheduler)
+    )
     if reason is not None:
         warnings.warn(
             f"no optimizer follows this {type(scheduler).__name__}, so that its steps change no "
@@ -32,6 +34,14 @@ def _followed_part(scheduler: "LRScheduler") -> str | None:
         if part._attachment is not None:
             optimizer = plain_name(part._attachment.optimizer)
             return f"{optimizer} follows a part of it, a {type(part).__name__}"
+    return None
+
+
+def _added(scheduler: "LRScheduler") -> str | None:
+    """Say which optimizer has the scheduler in a list that no rate is read from."""
+    for optimizer in _upstream.optimizers_in_sight():
+        if any(added is scheduler for added in optimizer.schedulers):
+            return f"it was added to {plain_name(optimizer)}, which takes note of it and no more"
     return None
 
 

@@ -90,6 +90,7 @@ class Attachment:
         self.built_with: LRScheduler | None = None
         self.rate_was_read = False
         self.restored: Unwritten | None = None
+        self._began_outside = False  # whether a step that is being taken began outside any trace
         self._held = held
         self._position = Unwritten(scheduler.last_epoch)
         self._in_force = OptimState(_InForce(True))
@@ -122,15 +123,24 @@ class Attachment:
                 raise ValueError(
                     f"current_lrs[{group}] must be a scalar, got an array of shape {rate.shape}"
                 )
+        self._began_outside = not _upstream.inside_a_trace()
         token = _stepping.set(self)
         try:
             yield
         finally:
             _stepping.reset(token)
+            self._began_outside = False
 
     def read(self) -> Array:
         """Return the rate of the first param group, for the optimizer's transformation."""
         self.rate_was_read = True
+        if self._began_outside and _upstream.inside_a_trace():
+            raise TraceContextError(
+                f"the transformation of {plain_name(self.optimizer)} asks for the rate within a "
+                f"function that it lets JAX trace by itself, as lax.cond of optax.MultiSteps and "
+                f"optax.apply_if_finite does, or jax.jit: compile the whole step instead, "
+                f"train_step = brainstate.transform.jit(train_step)"
+            )
         _tracking.require(self.scheduler.last_epoch, "the optimizer's step")
         return self.scheduler.current_lrs.value[0]
 
@@ -163,6 +173,7 @@ def applied_rate(scheduler: "LRScheduler") -> Array:
     attachment = _stepping.get()
     if attachment is not None and scheduler in (attachment.scheduler, attachment.built_with):
         return attachment.read()
+    _tracking.require(scheduler.last_epoch, "the optimizer's step")
     return scheduler.current_lrs.value[0]
 
 
@@ -186,12 +197,12 @@ def attach(scheduler: "LRScheduler", optimizer: OptaxOptimizer) -> None:
     former = scheduler._attachment
     if former is not None and former.optimizer is optimizer:
         return
+    _tracking.require_one_trace(scheduler.last_epoch, optimizer.step_count)
     groups = max(1, len(optimizer.param_groups))
     bases = scheduler._bases
     for group in range(groups):
         bases = bases_with(scheduler, group, _given_rate(optimizer, group), bases)
-        if group:
-            _upstream.params_by_their_keys(optimizer, group)  # which raises if it cannot be trained
+    by_their_keys = [_upstream.by_their_keys(optimizer, group) for group in range(1, groups)]
     held = list(scheduler.current_lrs.value) if former is None else former.held
     having = scheduler._with_groups(groups, bases, held)
 
@@ -203,6 +214,8 @@ def attach(scheduler: "LRScheduler", optimizer: OptaxOptimizer) -> None:
             stacklevel=3,
         )
         _follow(former.optimizer, *_constant(former.optimizer))
+    for file in by_their_keys:
+        file()
     _follow(optimizer, scheduler, having, held)
 
 
@@ -235,8 +248,6 @@ def _follow(
     scheduler._have_groups(*having)
     _upstream.set_scheduler(optimizer, scheduler)
     for group in range(max(1, len(optimizer.param_groups))):
-        if group:
-            _upstream.file_by_their_keys(optimizer, group)
         own_rate(optimizer, group)
 
 
@@ -261,12 +272,6 @@ def _constant(optimizer: OptaxOptimizer) -> tuple["LRScheduler", Any, list[Array
 
 def bases_with(scheduler: "LRScheduler", group: int, lr: Any, bases: "Bases") -> "Bases":
     """Return ``bases`` with that of a param group, if it may join; change nothing."""
-    if not _upstream.created_in_current_trace(scheduler.last_epoch):
-        raise TraceContextError(
-            "a scheduler cannot take on a param group while a function is traced: the "
-            "compiled program would not know of it. Add the group outside, before the "
-            "training step is called; the next call traces again, once"
-        )
     if scheduler.max_groups is not None and group >= scheduler.max_groups:
         raise ValueError(
             f"param group {group} has no rate: the schedule has columns for "

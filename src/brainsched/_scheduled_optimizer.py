@@ -9,7 +9,7 @@ import jax
 from brainstate import State
 from braintools.optim import OptaxOptimizer
 
-from brainsched import _upstream
+from brainsched import _tracking, _upstream
 from brainsched._param_groups import (
     Attachment,
     Unwritten,
@@ -68,6 +68,7 @@ class ScheduledOptimizer(OptaxOptimizer):
         """Add a group, which runs at its scheduled rate from its first step, or leave all as is."""
         scheduler = self._attachment.scheduler
         group = len(self.param_groups)
+        _tracking.require_one_trace(scheduler.last_epoch, self.step_count)
         check_params(self, params)
         given = kwargs.pop("lr", None)
         bases = bases_with(scheduler, group, given, scheduler._bases)
@@ -77,7 +78,7 @@ class ScheduledOptimizer(OptaxOptimizer):
         try:
             # Without ``lr=``, or braintools 0.3.0 hides the State that it applies.
             super().add_param_group(params, **kwargs)
-            _upstream.file_by_their_keys(self, group)
+            _upstream.by_their_keys(self, group)()
         except BaseException:
             undo()
             raise
@@ -104,6 +105,25 @@ class ScheduledOptimizer(OptaxOptimizer):
                 stacklevel=2,
             )
         return result
+
+    @property
+    def param_groups(self) -> Any:
+        """The param groups, unless another scheduler is about to be attached to them."""
+        if _upstream.called_by_a_scheduler_of_braintools():
+            raise RuntimeError(
+                f"this {plain_name(self)} follows a {type(self._attachment.scheduler).__name__} of "
+                f"brainsched, and would not follow a scheduler of braintools that is attached to "
+                f"it: attach one of brainsched, scheduler.attach_optimizer(optimizer), or build "
+                f"the optimizer with the other one"
+            )
+        try:
+            return self.__dict__["param_groups"]
+        except KeyError as error:  # in a clone that brainstate has just begun
+            raise AttributeError(name="param_groups", obj=self) from error
+
+    @param_groups.setter
+    def param_groups(self, groups: Any) -> None:
+        self.__dict__["param_groups"] = groups
 
     @property
     def current_lr(self) -> Any:

@@ -14,7 +14,8 @@ optax          ``scale_by_schedule.<locals>.update_fn``, the one function that a
 
 import copy
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from types import FrameType
 from typing import Any
 
 from brainstate import State, TreefyState
@@ -37,8 +38,8 @@ def created_in_current_trace(state: State) -> bool:
 
 _made_on_import = State(0)
 
-# The run-time checks of annotations, which may stand between a caller and what it calls.
-_CHECKERS = ("brainsched", "jaxtyping", "beartype", "functools", "contextlib")
+# What may stand between a caller and what it calls: ours, and run-time checks of annotations.
+_BETWEEN = ("brainsched", "jaxtyping", "beartype", "functools", "contextlib")
 
 
 def inside_a_trace() -> bool:
@@ -46,31 +47,64 @@ def inside_a_trace() -> bool:
     return not created_in_current_trace(_made_on_import)
 
 
+def is_tracked(state: State) -> bool:
+    """Whether what is written to ``state`` now is kept, on the host or by brainstate.
+
+    brainstate counts at which depth of its transformations a State was created, and has those
+    that are deeper track it.
+    """
+    return len(TRACE_CONTEXT.state_stack) > state.stack_level or created_in_current_trace(state)
+
+
+# Who calls
+
+
+def _callers() -> Iterator[tuple[str, FrameType]]:
+    """Yield who called into brainsched, the nearest first: the package, and the frame."""
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None:
+        package = str(frame.f_globals.get("__name__")).partition(".")[0]
+        if package not in _BETWEEN:
+            yield package, frame
+        frame = frame.f_back
+
+
+def called_by_optax() -> bool:
+    """Whether the caller of a method of ours is optax itself, and no function of the user's."""
+    return next((package == "optax" for package, _ in _callers()), False)
+
+
 def optax_wants_a_positive_rate() -> bool:
     """Whether optax is the caller, and not its ``scale_by_schedule``, which takes a signed factor.
 
     The nearest function of optax or braintools on the stack tells: a lambda may be between.
     """
-    frame = sys._getframe(1)
-    while frame is not None:
-        package = str(frame.f_globals.get("__name__")).partition(".")[0]
-        if package == "optax":
-            return frame.f_code.co_qualname != "scale_by_schedule.<locals>.update_fn"
-        if package == "braintools":
-            return False
-        frame = frame.f_back  # type: ignore[assignment]  # None at the end
+    for package, frame in _callers():
+        if package in ("optax", "braintools"):
+            name = frame.f_code.co_qualname
+            return package == "optax" and name != "scale_by_schedule.<locals>.update_fn"
     return False
 
 
-def called_by_optax() -> bool:
-    """Whether the caller of a method of ours is optax itself, and no function of the user's."""
-    frame = sys._getframe(1)
-    while frame is not None:
-        package = str(frame.f_globals.get("__name__")).partition(".")[0]
-        if package not in _CHECKERS:
-            return package == "optax"
-        frame = frame.f_back  # type: ignore[assignment]  # None at the end
-    return False
+def called_by_a_plain_optimizer() -> bool:
+    """Whether an optimizer that follows no scheduler of ours is asking for the latest rates.
+
+    One that does has a ``get_last_lr`` of its own.
+    """
+    theirs = OptaxOptimizer.get_last_lr.__code__
+    return next((frame.f_code is theirs for _, frame in _callers()), False)
+
+
+def called_by_a_scheduler_of_braintools() -> bool:
+    """Whether a method that braintools' schedulers inherit or override is the caller."""
+    theirs = LRScheduler.attach_optimizer.__globals__
+    return next((frame.f_globals is theirs for _, frame in _callers()), False)
+
+
+def optimizers_in_sight() -> Iterator[OptaxOptimizer]:
+    """Yield the optimizers that are variables of those who called into brainsched."""
+    for _, frame in _callers():
+        yield from (v for v in frame.f_locals.values() if isinstance(v, OptaxOptimizer))
 
 
 # States
@@ -255,8 +289,12 @@ def refresh_first_group(optimizer: OptaxOptimizer) -> None:
     optimizer.param_groups[0]["params"] = optimizer.param_states.to_pytree()
 
 
-def params_by_their_keys(optimizer: OptaxOptimizer, group: int) -> dict[Any, State]:
-    """Return the parameters of an added group under the keys that their gradients have.
+def by_their_keys(optimizer: OptaxOptimizer, group: int) -> Callable[[], None]:
+    """Return a function that files the parameters of an added group as their gradients are keyed.
+
+    braintools 0.3.0 files them under a string made of the key, so that a tuple, as
+    ``model.states()`` gives, finds no gradient, and the first group's rate trains them. So there
+    are no moments yet that could be lost.
 
     Raises
     ------
@@ -264,30 +302,23 @@ def params_by_their_keys(optimizer: OptaxOptimizer, group: int) -> dict[Any, Sta
         If one was registered in a nested dictionary, so that it has no key of its own.
     """
     keys = {id(state): key for key, state in optimizer.param_states.to_pytree().items()}
-    params = {}
-    for name, state in optimizer.param_groups[group]["params"].items():
+    entry = optimizer.param_groups[group]
+    for name, state in entry["params"].items():
         if id(state) not in keys:
             raise ValueError(
                 f"{name!r} of param group {group} was added in a nested dictionary, and braintools "
                 f"trains it at the first group's rate: add groups as flat dictionaries, as "
                 f"model.states(brainstate.ParamState) gives"
             )
-        params[keys[id(state)]] = state
-    return params
+    params = {keys[id(state)]: state for state in entry["params"].values()}
 
+    def file() -> None:
+        if entry["params"].keys() != params.keys():
+            entry["params"] = params
+            moments = entry["tx"].init({key: state.value for key, state in params.items()})
+            optimizer.param_groups_opt_states[group - 1] = OptimState(moments)
 
-def file_by_their_keys(optimizer: OptaxOptimizer, group: int) -> None:
-    """File the parameters of an added group under the keys that their gradients have.
-
-    braintools 0.3.0 files them under a string made of the key, so that a tuple, as
-    ``model.states()`` gives, finds no gradient, and the first group's rate trains them. So there
-    are no moments yet that could be lost.
-    """
-    entry, params = optimizer.param_groups[group], params_by_their_keys(optimizer, group)
-    if entry["params"].keys() != params.keys():
-        entry["params"] = params
-        moments = entry["tx"].init({key: state.value for key, state in params.items()})
-        optimizer.param_groups_opt_states[group - 1] = OptimState(moments)
+    return file
 
 
 def param_groups_as_they_are(optimizer: OptaxOptimizer) -> Callable[[], None]:
