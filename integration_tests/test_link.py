@@ -453,6 +453,120 @@ def test_a_rate_set_by_hand_may_be_traced():
     np.testing.assert_array_equal(optimizer.param_groups[0]["params"]["a"].value, -0.25)
 
 
+# A program that set a rate by hand, and cannot raise
+
+
+@pytest.mark.parametrize("bad", [-0.25, float("nan"), float("inf")])
+@pytest.mark.parametrize("way", ["current_lr", "group", "list", "apply"])
+def test_a_bad_rate_set_in_a_compiled_program_shows_in_what_it_trains_and_on_the_host(way, bad):
+    optimizer = sgd(StepLR(0.5))
+    scheduler = optimizer.lr
+    weight = optimizer.param_groups[0]["params"]["a"]
+
+    @jit
+    def train_step(rate):
+        if way == "current_lr":
+            optimizer.current_lr = rate
+        elif way == "group":
+            optimizer.param_groups[0]["lr"] = rate
+        elif way == "list":
+            scheduler.current_lrs.value = [rate]
+        else:
+            scheduler.apply(lambda _: rate)
+        optimizer.step({"a": jnp.ones(2)})
+
+    train_step(0.25)
+    assert optimizer.get_last_lr() == [0.25]
+    np.testing.assert_array_equal(weight.value, -0.25)
+    train_step(bad)
+    assert not np.isfinite(weight.value).any()
+    reads = [
+        scheduler.get_last_lr,
+        optimizer.get_last_lr,
+        lambda: scheduler.applied_rates,
+        scheduler.state_dict,
+    ]
+    for read in reads:
+        with pytest.raises(
+            ValueError,
+            match=r"current_lrs\[0\] must be finite and not negative.*"
+            r"by hand in compiled code.*Set one that is at least 0",
+        ):
+            read()
+    scheduler.step()  # which gives back the scheduled rate
+    weight.value = jnp.zeros(2)
+    assert moved(optimizer) == 0.5
+    train_step(0.125)
+    assert optimizer.get_last_lr() == [0.125]
+
+
+def test_a_negative_rate_shows_though_the_schedule_takes_its_place_in_the_same_program():
+    optimizer = sgd(StepLR(0.5))
+
+    @jit
+    def train_step(rate):
+        optimizer.current_lr = rate
+        optimizer.step({"a": jnp.ones(2)})
+        optimizer.lr.step()
+
+    train_step(-0.25)
+    assert optimizer.get_last_lr() == [0.5]
+    assert np.isnan(optimizer.param_groups[0]["params"]["a"].value).all()
+
+
+@pytest.mark.parametrize("bad", [-0.25, float("nan"), float("inf")])
+def test_a_bad_rate_on_a_device_is_refused_on_the_host(bad):
+    optimizer = sgd(StepLR(0.5))
+
+    def by_list():
+        optimizer.lr.current_lrs.value = [jnp.asarray(bad)]
+
+    def by_attribute():
+        optimizer.current_lr = jnp.asarray(bad)
+
+    for write in (by_list, by_attribute):
+        with pytest.raises(ValueError, match=r"current_lrs\[0\] must be finite and not negative"):
+            write()
+    assert moved(optimizer) == 0.5
+
+
+def test_the_gradient_of_a_rate_that_is_set_by_hand_is_what_it_was():
+    def moved_by(rate):
+        optimizer = sgd(StepLR(0.5))
+        optimizer.current_lr = rate
+        optimizer.step({"a": jnp.full(2, 3.0)})
+        return optimizer.param_groups[0]["params"]["a"].value[0]
+
+    np.testing.assert_array_equal(jax.grad(moved_by)(0.25), -3.0)
+
+
+# Rates and arguments cannot be changed in place
+
+
+IN_PLACE = {
+    "an item": lambda rates: rates.__setitem__(0, 0.125),
+    "append": lambda rates: rates.append(0.125),
+    "+=": lambda rates: rates.__iadd__([0.125]),
+    "clear": lambda rates: rates.clear(),
+    "sort": lambda rates: rates.sort(),
+}
+
+
+@pytest.mark.parametrize("way", IN_PLACE)
+@pytest.mark.parametrize("stepped", [False, True], ids=["new", "after compiled code"])
+def test_the_applied_rates_cannot_be_changed_in_place(way, stepped):
+    scheduler = StepLR([0.5, 0.25])
+    optimizer = sgd(scheduler)
+    if stepped:
+        jit(scheduler.step)()
+    with pytest.raises(TypeError, match=r"cannot be changed in place.*group\['lr'\] = rate"):
+        IN_PLACE[way](scheduler.current_lrs.value)
+    with pytest.raises(TypeError, match="this list is an argument of a scheduler, and fixed"):
+        IN_PLACE[way](scheduler.base_lrs)
+    assert scheduler.base_lrs == [0.5, 0.25]
+    assert moved(optimizer) == optimizer.current_lr == 0.5
+
+
 def test_an_optimizer_under_vmap_trains_each_copy_at_its_own_rate():
     def trained(base_lr):
         optimizer = sgd(StepLR(base_lr, 1, 0.5))
@@ -608,7 +722,7 @@ def test_a_plain_loop_in_the_function_that_builds_a_scheduler_says_which_loop_to
     @jit
     def train():
         scheduler = StepLR(0.5)
-        jax.lax.scan(lambda carry, _: (scheduler.step(), None), None, length=3)
+        jax.lax.fori_loop(0, 3, lambda _, carry: scheduler.step(), None)
 
     with pytest.raises(brainstate.TraceContextError, match=r"transform\.for_loop in the place"):
         train()

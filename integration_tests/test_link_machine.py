@@ -189,6 +189,31 @@ class Links(RuleBasedStateMachine):
             follower.optimizer.param_groups[group]["lr"] = rate
         assert follower.reported()[group] == rate
 
+    @rule(optimizer=optimizers, rate=rates | st.sampled_from([-0.5, float("nan"), float("inf")]))
+    def set_by_hand_in_a_program(self, optimizer, rate):
+        follower = self.followers[optimizer]
+        scheduler = follower.optimizer.lr
+        if not isinstance(scheduler, brainsched.LRScheduler):
+            return
+        group = len(follower.parameters) - 1
+
+        @jit
+        def program(rate):
+            follower.optimizer.param_groups[group]["lr"].value = rate
+
+        program(rate)
+        if rate not in (0.125, 0.375, 0.75):
+            assert not np.isfinite(follower.moved(follower.compiled)[group])
+            with pytest.raises(ValueError, match=rf"current_lrs\[{group}\] must be finite and not"):
+                scheduler.get_last_lr()
+            follower.optimizer.param_groups[group]["lr"].value = rate = 0.5
+        assert follower.reported()[group] == rate
+
+    @rule(name=schedulers, rate=rates)
+    def rates_cannot_be_changed_in_place(self, name, rate):
+        with pytest.raises(TypeError, match="cannot be changed in place"):
+            self.schedulers[name].current_lrs.value[0] = rate
+
     @rule(name=schedulers, factor=st.sampled_from([0.5, 2.0]))
     def apply(self, name, factor):
         scheduler = self.schedulers[name]

@@ -40,7 +40,7 @@ from brainsched import (
 from brainsched._base_rates import BaseRates
 from brainsched._evaluation import Bases, Evaluation, advance, stay
 from brainsched._schedule import Schedule
-from brainsched._states import EpochState, RatesState
+from brainsched._states import AppliedRates, EpochState, RatesState, require_rates
 from brainsched._types import Array, Rate, Rates
 
 if TYPE_CHECKING:
@@ -167,7 +167,9 @@ class LRScheduler(Schedule, Node, braintools.optim.LRScheduler):
         else:
             (now,), rates = self._evaluation(stay, _check.epoch("epoch", epoch))
         if not _same_on_host(rates, self._current_lrs.value):
-            self._current_lrs.value = rates  # first, as it raises if a rate is not finite
+            self._current_lrs.value = AppliedRates(
+                rates
+            )  # first, as it raises if a rate is not finite
         self.last_epoch.value = now
 
     def step_epoch(self) -> None:
@@ -201,7 +203,12 @@ class LRScheduler(Schedule, Node, braintools.optim.LRScheduler):
         return list(rates)
 
     def get_last_lr(self) -> list[Array]:
-        """Return the applied rate of each param group.
+        """Return the applied rate of each param group; waits for the device where one is on it.
+
+        Raises
+        ------
+        ValueError
+            If compiled code set a rate by hand that is negative, infinite or NaN.
 
         See Also
         --------
@@ -215,7 +222,9 @@ class LRScheduler(Schedule, Node, braintools.optim.LRScheduler):
                 f"of optimizer.add_scheduler(scheduler)"
             )
         _param_groups.note_that_rates_were_read(self)
-        return list(self._current_lrs.value)
+        rates = list(self._current_lrs.value)
+        require_rates(rates)
+        return rates
 
     def __call__(self, count: Any) -> Array:
         """Return minus the first group's applied rate, as ``optax.scale_by_schedule`` asks for.
@@ -265,7 +274,7 @@ class LRScheduler(Schedule, Node, braintools.optim.LRScheduler):
     @property
     def base_lrs(self) -> list[Rate]:
         """The base rate of each param group, and of those that a list ``base_lr`` waits for."""
-        return self._bases.first(max(self._n_groups, self._bases.known))
+        return _arguments.FixedList(self._bases.first(max(self._n_groups, self._bases.known)))
 
     @property
     def group_names(self) -> tuple[str, ...]:
@@ -307,7 +316,7 @@ class LRScheduler(Schedule, Node, braintools.optim.LRScheduler):
         """
         evaluation = self._evaluation_of(groups, bases)
         _, scheduled = evaluation(stay, self._position.value)
-        rates = [*held, *scheduled[len(held) :]][:groups]
+        rates = AppliedRates([*held, *scheduled[len(held) :]][:groups])
         return evaluation, bases, self._current_lrs.normalise(rates, None)
 
     def _have_groups(self, evaluation: Evaluation, bases: Bases, rates: list[Array]) -> None:

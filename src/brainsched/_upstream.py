@@ -1,8 +1,8 @@
 """What brainsched uses of its dependencies beyond their public interface, all in one place.
 
 =============  ============================================================================
-brainstate     ``_state.TRACE_CONTEXT``, ``State._trace_state``, ``State._value`` and
-               ``State._write_value`` (0.5.0 to 0.5.4)
+brainstate     ``_state.TRACE_CONTEXT``, ``State._trace_state``, ``State._value``,
+               ``State._write_value`` and ``State._check_value_tree`` (0.5.0 to 0.5.4)
 braintools     ``LRScheduler._current_lrs``, ``OptaxOptimizer._lr_scheduler`` and
                ``OptaxOptimizer._current_lr``, what ``UniqueStateManager`` keeps, and that an added
                group's ``tx`` and State of moments are made for keys of its own (0.3.0);
@@ -119,6 +119,17 @@ class NormalisedState(OptimState):
     def normalise(self, value: Any, former: Any) -> Any:
         """Return what to keep when ``value`` is written over ``former``."""
         raise NotImplementedError
+
+    def formed(self, value: Any) -> Any:
+        """Return ``value`` with the pytree structure of what is kept."""
+        return value
+
+    def restore_value(self, v: Any) -> None:
+        """Write ``v``, as brainstate does with what a compiled program only read."""
+        super().restore_value(self.formed(v))
+
+    def _check_value_tree(self, v: Any) -> None:
+        super()._check_value_tree(self.formed(v))
 
     def _write_value(self, v: Any) -> None:
         super()._write_value(self.normalise(v, self._value))

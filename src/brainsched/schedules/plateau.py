@@ -10,7 +10,7 @@ from brainsched import _check, _tracking
 from brainsched._base import LRScheduler
 from brainsched._base_rates import BaseRates
 from brainsched._evaluation import advance
-from brainsched._states import CountState, MetricState
+from brainsched._states import AppliedRates, CountState, MetricState
 from brainsched._types import Array, BaseLRs, Epochs, LRs, Rates
 from brainsched.schedules import _schedule_check
 from brainsched.schedules._powers import Powers
@@ -171,7 +171,7 @@ class ReduceLROnPlateau(LRScheduler):
         memory = [getattr(self, name).value for name in self._memory]
         move = self._next if epoch is None else self._jump
         (now, *memory), rates = self._evaluation(move, metric, now, *memory)
-        self._current_lrs.value = rates
+        self._current_lrs.value = AppliedRates(rates)
         self.last_epoch.value = now
         for name, value in zip(self._memory, memory, strict=True):
             getattr(self, name).value = value
