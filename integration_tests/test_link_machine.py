@@ -26,6 +26,7 @@ EXPECTED_WARNINGS = (
     "moves to another optimizer",
     "no optimizer follows this",
     "the checkpoint was saved with another schedule",
+    "was restored from a checkpoint, and its",
 )
 
 optimizers = st.sampled_from(["left", "right"])

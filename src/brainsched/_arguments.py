@@ -121,6 +121,15 @@ def fix(scheduler: "LRScheduler") -> None:
             attributes[name] = fixed(value)  # what is derived from the arguments, too
 
 
+def base_lr_left_out(scheduler: "LRScheduler") -> str | None:
+    """Return the name of the argument for the base rate, if ``scheduler`` was built without it.
+
+    The very object tells, since an equal number that was given is one that was meant.
+    """
+    first = next(iter(inspect.signature(type(scheduler)).parameters.values()))
+    return first.name if getattr(scheduler, "base_lr", None) is first.default else None
+
+
 def parts(scheduler: "LRScheduler") -> "Iterator[LRScheduler]":
     """Yield the schedulers among the arguments, and those among theirs."""
     stack = [getattr(scheduler, name) for name in parameters(type(scheduler))]

@@ -94,7 +94,7 @@ class LRScheduler(Schedule, Node, braintools.optim.LRScheduler):
 
     # What links it to the optimizer that it drives, if it does.
     _attachment: "_param_groups.Attachment | None" = None
-    # Whether an optimizer follows it, or it was asked once if one should.
+    # Whether all is well with its link, or it was asked once if something is amiss.
     _was_missed = False
     # How it lost the optimizer that it drove, if it did.
     _lost: str | None = None
@@ -161,7 +161,7 @@ class LRScheduler(Schedule, Node, braintools.optim.LRScheduler):
         """
         _tracking.require(self.last_epoch, "step()")
         if not self._was_missed:
-            _missed.warn_if_missed(self)
+            _missed.warn_if_missed(self, epoch)
         if epoch is None:
             (now,), rates = self._evaluation(advance, self.last_epoch.value)
         else:

@@ -28,7 +28,7 @@ import jax
 from brainstate import State, TraceContextError
 from braintools.optim import OptaxOptimizer, OptimState
 
-from brainsched import _tracking, _upstream
+from brainsched import _arguments, _tracking, _upstream
 from brainsched._scheduled_group import ScheduledGroup
 from brainsched._types import Array
 
@@ -80,6 +80,8 @@ class Attachment:
         Whether a step of the optimizer has asked for the rate.
     restored : Unwritten or None
         Whether the applied rates are still those that a checkpoint of the scheduler restored.
+    left_behind : Unwritten or None
+        Whether the scheduler still is at the epoch 0 at which the optimizer was restored alone.
     """
 
     def __init__(
@@ -90,6 +92,7 @@ class Attachment:
         self.built_with: LRScheduler | None = None
         self.rate_was_read = False
         self.restored: Unwritten | None = None
+        self.left_behind: Unwritten | None = None
         self._began_outside = False  # whether a step that is being taken began outside any trace
         self._held = held
         self._position = Unwritten(scheduler.last_epoch)
@@ -112,6 +115,12 @@ class Attachment:
         """Return a name in ``__main__`` that meant the scheduler here, and now means another."""
         namespace = vars(sys.modules["__main__"])
         return next((name for name in self._names if namespace.get(name) is scheduler), None)
+
+    def note_if_left_behind(self, steps: Any) -> None:
+        """Take note that a checkpoint brought the optimizer alone forward by so many steps."""
+        if steps > 0 and self.scheduler.epoch == 0:
+            self.left_behind = Unwritten(self.scheduler.last_epoch)
+            self.scheduler.__dict__["_was_missed"] = False
 
     @contextmanager
     def stepping(self) -> Iterator[None]:
@@ -190,9 +199,12 @@ def note_that_rates_were_read(scheduler: "LRScheduler") -> None:
 def attach(scheduler: "LRScheduler", optimizer: OptaxOptimizer) -> None:
     """Let ``optimizer`` follow ``scheduler``: see :meth:`LRScheduler.attach_optimizer`."""
     if not isinstance(optimizer, OptaxOptimizer):
+        is_class = isinstance(optimizer, type)
         raise TypeError(
-            f"optimizer must be an OptaxOptimizer of braintools.optim, "
-            f"got {type(optimizer).__name__}"
+            f"optimizer must be an OptaxOptimizer of braintools.optim, as "
+            f"braintools.optim.Adam(lr=0.1) is, got {'the class ' if is_class else ''}"
+            f"{(optimizer if is_class else type(optimizer)).__name__}. Optimizers of optax and "
+            f"Flax take scheduler.as_optax() in the place of a rate"
         )
     former = scheduler._attachment
     if former is not None and former.optimizer is optimizer:
@@ -214,6 +226,7 @@ def attach(scheduler: "LRScheduler", optimizer: OptaxOptimizer) -> None:
             stacklevel=3,
         )
         _follow(former.optimizer, *_constant(former.optimizer))
+    _warn_of_default_rate(scheduler, optimizer)
     for file in by_their_keys:
         file()
     _follow(optimizer, scheduler, having, held)
@@ -270,6 +283,25 @@ def _constant(optimizer: OptaxOptimizer) -> tuple["LRScheduler", Any, list[Array
     return scheduler, scheduler._with_groups(len(rates), scheduler._bases, rates), rates
 
 
+def _warn_of_default_rate(scheduler: "LRScheduler", optimizer: OptaxOptimizer) -> None:
+    """Warn if the default base rate takes the place of the one that ``optimizer`` was built with.
+
+    In PyTorch the optimizer's own rate is the base rate.
+    """
+    if _upstream.is_under_construction(optimizer) or attachment_of(optimizer) is not None:
+        return
+    default, present = scheduler.base_lrs[0], optimizer.base_lr
+    name = _arguments.base_lr_left_out(scheduler)
+    if name is not None and not isinstance(present, jax.Array) and present != default:
+        warnings.warn(
+            f"{type(scheduler).__name__} was not given a base rate, and has its default of "
+            f"{default}, which takes the place of the rate of {plain_name(optimizer)}: give it "
+            f"{name}={present}",
+            UserWarning,
+            stacklevel=4,
+        )
+
+
 def bases_with(scheduler: "LRScheduler", group: int, lr: Any, bases: "Bases") -> "Bases":
     """Return ``bases`` with that of a param group, if it may join; change nothing."""
     if scheduler.max_groups is not None and group >= scheduler.max_groups:
@@ -277,7 +309,14 @@ def bases_with(scheduler: "LRScheduler", group: int, lr: Any, bases: "Bases") ->
             f"param group {group} has no rate: the schedule has columns for "
             f"{scheduler.max_groups} groups"
         )
-    return bases.adding(group, lr)
+    try:
+        return bases.adding(group, lr)
+    except TypeError as error:
+        raise TypeError(
+            f"{error}: lr is the base rate of the group, which follows the scheduler of the "
+            f"optimizer with all others. PiecewiseConstantSchedule has a course for each, a column "
+            f"of values"
+        ) from error
 
 
 def _given_rate(optimizer: OptaxOptimizer, group: int) -> Any:

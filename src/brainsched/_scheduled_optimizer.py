@@ -3,6 +3,7 @@
 import functools
 import types
 import warnings
+from collections.abc import Mapping
 from typing import Any, NoReturn
 
 import jax
@@ -18,7 +19,7 @@ from brainsched._param_groups import (
     own_rate,
     plain_name,
 )
-from brainsched._scheduled_group import check_params
+from brainsched._scheduled_group import check_gradients, check_params
 
 
 class ScheduledOptimizer(OptaxOptimizer):
@@ -71,6 +72,19 @@ class ScheduledOptimizer(OptaxOptimizer):
         _tracking.require_one_trace(scheduler.last_epoch, self.step_count)
         check_params(self, params)
         given = kwargs.pop("lr", None)
+        for key, value in kwargs.items():
+            if key != "weight_decay" and not isinstance(value, str):
+                raise TypeError(
+                    f"add_param_group takes lr and weight_decay, and text such as a name, got "
+                    f"{key}={value}: braintools would not read it, and runs Adam on every added "
+                    f"group. brainsched.scale_by_scheduler gives groups rates under any algorithm"
+                )
+        names = scheduler.group_names
+        if group < len(names) and kwargs.get("name", names[group]) != names[group]:
+            raise ValueError(
+                f"base_lr has the name {names[group]!r} for param group {group}, got "
+                f"name={kwargs['name']!r}: add the groups in the order of base_lr"
+            )
         bases = bases_with(scheduler, group, given, scheduler._bases)
         having = scheduler._with_groups(group + 1, bases, self._attachment.held)
 
@@ -89,6 +103,9 @@ class ScheduledOptimizer(OptaxOptimizer):
     def step(self, *args: Any, **kwargs: Any) -> Any:
         """Take a step, and warn once if the rate was not asked for."""
         attachment = self._attachment
+        takes_gradients = self._plain_class.step is OptaxOptimizer.step
+        if takes_gradients and self.opt_state is not None:  # else braintools says what to do first
+            check_gradients(self, *args, **kwargs)
         before = None if self.opt_state is None else self.opt_state.value
         with attachment.stepping():
             result = super().step(*args, **kwargs)
@@ -152,24 +169,35 @@ class ScheduledOptimizer(OptaxOptimizer):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restore the optimizer, rates included, unless the scheduler's own were restored."""
         attachment = self._attachment
+        if not isinstance(state_dict, Mapping):
+            raise TypeError(
+                f"state_dict must be a dict, as optimizer.state_dict() gives, got "
+                f"{type(state_dict).__name__}"
+            )
         for key in ("step_count", "lr", "base_lr"):
             if key not in state_dict:
-                raise ValueError(f"state_dict has no {key!r}, which an optimizer's state has")
+                raise ValueError(
+                    f"state_dict has no {key!r}, which an optimizer's state has: give all that "
+                    f"optimizer.state_dict() gave, and no more"
+                )
         groups = state_dict.get("param_groups", {})
         if groups and len(groups) != len(self.param_groups):
             raise ValueError(
                 f"the checkpoint has {len(groups)} param groups, but the optimizer has "
-                f"{len(self.param_groups)}: add the groups that it was saved with, then load, and "
-                f"only then add others"
+                f"{len(self.param_groups)}: register the weights and add the groups that it was "
+                f"saved with, then load, and only then add others"
             )
         rates = attachment.scheduler.current_lrs.value
         saved = [groups.get(str(i), {}).get("lr", rate) for i, rate in enumerate(rates)]
         attachment.scheduler.current_lrs.normalise([state_dict["lr"], *saved[1:]], rates)
         restored = bool(attachment.restored)
+        before = self.step_count.value
         super().load_state_dict(state_dict)
         if restored:  # what the scheduler has from its own checkpoint is the later word
             attachment.scheduler.current_lrs.value = rates
             attachment.restored = Unwritten(attachment.scheduler.current_lrs)
+        elif not _upstream.inside_a_trace():
+            attachment.note_if_left_behind(steps=self.step_count.value - before)
 
     def _refuse_to_be_copied(self, *args: Any) -> NoReturn:
         name = plain_name(self)

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from brainsched import _check, _tracking
+from brainsched import _check, _missed, _tracking
 from brainsched._base import LRScheduler
 from brainsched._base_rates import BaseRates
 from brainsched._evaluation import advance
@@ -166,6 +166,8 @@ class ReduceLROnPlateau(LRScheduler):
             If called under a plain JAX transformation, which does not track States.
         """
         _tracking.require(self.last_epoch, "step()")
+        if not self._was_missed:
+            _missed.warn_if_missed(self, epoch)
         metric = _check.metric("metric", metric)
         now: Any = self.last_epoch.value if epoch is None else _check.epoch("epoch", epoch)
         memory = [getattr(self, name).value for name in self._memory]
