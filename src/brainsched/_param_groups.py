@@ -22,7 +22,7 @@ import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import jax
 from brainstate import State, TraceContextError
@@ -182,6 +182,13 @@ def applied_rate(scheduler: "LRScheduler") -> Array:
     attachment = _stepping.get()
     if attachment is not None and scheduler in (attachment.scheduler, attachment.built_with):
         return attachment.read()
+    if attachment is None and _upstream.plain_optimizer_in("step") is not None:
+        raise RuntimeError(
+            f"the transformation of an optimizer asks a {type(scheduler).__name__} for the rate "
+            f"which the optimizer does not follow, and so reports another: give it to both, "
+            f"braintools.optim.OptaxOptimizer(tx=tx, lr=scheduler), or write "
+            f"scheduler.attach_optimizer(optimizer)"
+        )
     _tracking.require(scheduler.last_epoch, "the optimizer's step")
     return scheduler.current_lrs.value[0]
 
@@ -251,9 +258,12 @@ def _follow(
         new.built_with = scheduler
     else:
         replaced.optimizer = None
-        _upstream.ReplacedRatesState.take_over(
+        name = type(replaced).__name__
+        _upstream.ShownState.take_over(
             _upstream.rates_state(replaced),
-            functools.partial(_rates_for_replaced, type(replaced).__name__, optimizer),
+            optimizer,
+            functools.partial(_rates_for_replaced, name),
+            functools.partial(_refuse_for_replaced, name),
         )
     if scheduler._attachment is not None:
         scheduler._attachment.end()
@@ -338,6 +348,11 @@ def _rates_for_replaced(name: str, optimizer: OptaxOptimizer) -> list[Array]:
             f"optimizer that shares this {name} needs a scheduler of its own"
         )
     return attachment.read_for_replaced()
+
+
+def _refuse_for_replaced(name: str, optimizer: OptaxOptimizer) -> NoReturn:
+    _rates_for_replaced(name, optimizer)  # which says more, where no step is being taken
+    raise RuntimeError("this scheduler was replaced: set the rates of the one in its place")
 
 
 def plain_name(optimizer: OptaxOptimizer) -> str:

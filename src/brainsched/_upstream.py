@@ -21,7 +21,7 @@ from typing import Any
 from brainstate import State, TreefyState
 from brainstate._state import TRACE_CONTEXT
 from brainstate.transform import StateFinder
-from braintools.optim import LRScheduler, OptaxOptimizer, OptimState
+from braintools.optim import ConstantLR, LRScheduler, OptaxOptimizer, OptimState
 
 # What is being traced
 
@@ -101,6 +101,16 @@ def called_by_a_scheduler_of_braintools() -> bool:
     return next((frame.f_globals is theirs for _, frame in _callers()), False)
 
 
+def plain_optimizer_in(method: str) -> OptaxOptimizer | None:
+    """Return the optimizer in whose ``method``, as braintools has it, this runs.
+
+    That is ``register_trainable_weights``, ``step`` or ``load_state_dict``.
+    """
+    theirs = getattr(OptaxOptimizer, method).__code__
+    found = (frame.f_locals["self"] for _, frame in _callers() if frame.f_code is theirs)
+    return next(found, None)
+
+
 def optimizers_in_sight() -> Iterator[OptaxOptimizer]:
     """Yield the optimizers that are variables of those who called into brainsched."""
     for _, frame in _callers():
@@ -141,12 +151,8 @@ class NormalisedState(OptimState):
         self.value = value
 
 
-class AliasState(OptimState):
-    """A State with no value of its own: it shows the rate of one param group of an optimizer.
-
-    The rates have one home, the ``current_lrs`` of the scheduler that the optimizer follows.
-    brainstate tracks that State alone, so that the rate of a group and the list cannot disagree,
-    on the host or in a compiled program.
+class _WithoutValue(OptimState):
+    """A State with no value of its own, which shows what an optimizer applies.
 
     The State is one that others hold already, braintools' closures and programs compiled earlier
     among them, which read it and cannot be told of another. So it stays the object that it is, and
@@ -155,17 +161,46 @@ class AliasState(OptimState):
     """
 
     _optimizer: OptaxOptimizer
+    _own: tuple[str, ...]
+
+    @classmethod
+    def _adopt(cls, state: State, **own: Any) -> None:
+        for name in ("_value", *getattr(state, "_own", ())):
+            state.__dict__.pop(name, None)
+        state.__dict__.update(own)
+        state.__class__ = cls
+
+    def __pretty_repr_item__(self, k: str, v: Any) -> tuple[str, Any] | None:
+        """Show the value alone."""
+        if k == "_optimizer":
+            return super().__pretty_repr_item__("_value", self._value)
+        return None if k in self._own else super().__pretty_repr_item__(k, v)
+
+    def to_state_ref(self) -> TreefyState:
+        """Give a reference to an ordinary State: a clone of the graph shows nothing of others."""
+        reference = super().to_state_ref()
+        reference.type = OptimState
+        for name in self._own:
+            del reference.__dict__[name]
+        return reference
+
+
+class AliasState(_WithoutValue):
+    """The rate of one param group of an optimizer that follows a scheduler of ours.
+
+    The rates have one home, the ``current_lrs`` of the scheduler that the optimizer follows.
+    brainstate tracks that State alone, so that the rate of a group and the list cannot disagree,
+    on the host or in a compiled program.
+    """
+
     _group: int
     _own = ("_optimizer", "_group")
 
     @classmethod
     def take_over(cls, state: State, optimizer: OptaxOptimizer, group: int) -> None:
         """Turn ``state`` into an alias of the rate of ``group``."""
-        if type(state) is cls:
-            return
-        state.__dict__.pop("_value", None)
-        state.__dict__.update(_optimizer=optimizer, _group=group)
-        state.__class__ = cls
+        if type(state) is not cls:
+            cls._adopt(state, _optimizer=optimizer, _group=group)
 
     @property
     def _home(self) -> State:
@@ -196,54 +231,53 @@ class AliasState(OptimState):
         """Write ``v``, as brainstate does with what a compiled program only read."""
         self.value = v
 
-    def __pretty_repr_item__(self, k: str, v: Any) -> tuple[str, Any] | None:
-        """Show the rate alone."""
-        if k == "_optimizer":
-            return super().__pretty_repr_item__("_value", self._value)
-        return None if k in self._own else super().__pretty_repr_item__(k, v)
 
-    def to_state_ref(self) -> TreefyState:
-        """Give a reference to an ordinary State: a clone of the graph is no alias."""
-        reference = super().to_state_ref()
-        reference.type = OptimState
-        for name in self._own:
-            del reference.__dict__[name]
-        return reference
+class ShownState(_WithoutValue):
+    """What others believe to be a rate that they can set: it shows another, or raises.
 
+    It is the ``current_lrs`` of a scheduler of braintools that one of ours has replaced, which the
+    optimizer's transformation was built with and reads; or what an optimizer of braintools reports
+    whose transformation has rates of its own.
 
-class ReplacedRatesState(OptimState):
-    """The ``current_lrs`` of a scheduler of braintools that one of ours has replaced.
-
-    The optimizer's transformation was built with that scheduler and reads the rate here: while
-    this optimizer steps, it reads the present one. Whatever else reads or writes it would believe
-    what is not applied, and is told so. A program compiled earlier is traced again, since
-    brainstate does so with a program one of whose States cannot be read.
+    A program that was compiled before it could not be read any more is traced again, as brainstate
+    does with a program one of whose States raises.
     """
 
-    _read: Callable[[], list[Any]]
+    _read: Callable[[OptaxOptimizer], Any]
+    _refuse: Callable[[OptaxOptimizer], None]
+    _own = ("_optimizer", "_read", "_refuse")
 
     @classmethod
-    def take_over(cls, state: State, read: Callable[[], list[Any]]) -> None:
-        """Let ``state``, which stays the object that it is, show what ``read`` returns."""
-        state.__dict__.pop("_value", None)
-        state.__dict__["_read"] = read
-        state.__class__ = cls
+    def take_over(
+        cls,
+        state: State,
+        optimizer: OptaxOptimizer,
+        read: Callable[[OptaxOptimizer], Any],
+        refuse: Callable[[OptaxOptimizer], None],
+    ) -> None:
+        """Let ``state`` show what ``read`` returns, and call ``refuse`` when it is written."""
+        cls._adopt(state, _optimizer=optimizer, _read=read, _refuse=refuse)
 
     @property
-    def value(self) -> list[Any]:
-        return self._read()
+    def value(self) -> Any:
+        return self._read(self._optimizer)
 
     @value.setter
-    def value(self, v: list[Any]) -> None:
-        self._read()
-        raise RuntimeError("this scheduler was replaced: set the rates of the one in its place")
+    def value(self, v: Any) -> None:
+        self._refuse(self._optimizer)
 
     @property
-    def _value(self) -> list[Any]:
-        return self._read()
+    def _value(self) -> Any:
+        return self._read(self._optimizer)
 
-    def _read_value(self) -> list[Any]:
-        return self._read()
+    def _read_value(self) -> Any:
+        return self._read(self._optimizer)
+
+    def restore_value(self, v: Any) -> None:
+        """Leave it: what it shows is restored where it is."""
+
+    def update_from_ref(self, state_ref: TreefyState) -> None:
+        """Leave it: what it shows is restored where it is."""
 
 
 # Optimizers
@@ -262,6 +296,13 @@ def set_scheduler(optimizer: OptaxOptimizer, scheduler: Any) -> None:
 def rates_state(scheduler: LRScheduler) -> State:
     """Return the State of the applied rates of a scheduler of braintools."""
     return scheduler._current_lrs
+
+
+def give_a_scheduler_of_its_own(optimizer: OptaxOptimizer) -> None:
+    """Let ``optimizer``, which was built with a number, share no scheduler with another one."""
+    own = ConstantLR(optimizer.base_lr, factor=1.0, total_iters=0)
+    own.attach_optimizer(optimizer)
+    set_scheduler(optimizer, own)
 
 
 def is_under_construction(optimizer: OptaxOptimizer) -> bool:
