@@ -7,7 +7,7 @@ place after that. So they are also what a checkpoint records and what rebuilds t
 
 import contextlib
 import inspect
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import jax
@@ -41,10 +41,18 @@ def parameters(cls: "type[Schedule]") -> tuple[str, ...]:
     return tuple(found)
 
 
+@jax.tree_util.register_pytree_with_keys_class
 class FixedList(list[Any]):
-    """A list that cannot be changed: an argument as the user gave it."""
+    """A list that cannot be changed: an argument as the user gave it.
+
+    To JAX, which takes any other subclass of list for a leaf, it is a node with a list's keys.
+    """
 
     def _refuse(self, *args: Any, **kwargs: Any) -> NoReturn:
+        self.refuse()
+
+    def refuse(self) -> NoReturn:
+        """Raise a TypeError that says what to do instead."""
         raise TypeError("this list is an argument of a scheduler, and fixed: build a new scheduler")
 
     append = extend = insert = remove = pop = clear = sort = reverse = _refuse
@@ -52,6 +60,15 @@ class FixedList(list[Any]):
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (list(self),)  # without it, pickle and copy would append to it
+
+    def tree_flatten_with_keys(self) -> tuple[list[tuple[Any, Any]], None]:
+        """Flatten like a list."""
+        return [(jax.tree_util.SequenceKey(i), entry) for i, entry in enumerate(self)], None
+
+    @classmethod
+    def tree_unflatten(cls, _: None, entries: Iterable[Any]) -> list[Any]:
+        """Return a plain list: what is made from an argument is none."""
+        return list(entries)
 
 
 class FixedDict(dict[str, Any]):
@@ -104,6 +121,15 @@ def fix(scheduler: "LRScheduler") -> None:
             attributes[name] = fixed(value)  # what is derived from the arguments, too
 
 
+def base_lr_left_out(scheduler: "LRScheduler") -> str | None:
+    """Return the name of the argument for the base rate, if ``scheduler`` was built without it.
+
+    The very object tells, since an equal number that was given is one that was meant.
+    """
+    first = next(iter(inspect.signature(type(scheduler)).parameters.values()))
+    return first.name if getattr(scheduler, "base_lr", None) is first.default else None
+
+
 def parts(scheduler: "LRScheduler") -> "Iterator[LRScheduler]":
     """Yield the schedulers among the arguments, and those among theirs."""
     stack = [getattr(scheduler, name) for name in parameters(type(scheduler))]
@@ -122,7 +148,7 @@ def numbers(scheduler: "Schedule") -> Iterator[Any]:
     stack = [getattr(scheduler, name) for name in names]
     while stack:
         leaf = stack.pop()
-        if isinstance(leaf, FixedList):  # which JAX takes for a leaf
+        if isinstance(leaf, FixedList):  # there may be schedulers in it
             stack.extend(leaf)
         elif isinstance(leaf, FixedDict):
             stack.extend(leaf.values())

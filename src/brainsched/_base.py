@@ -41,7 +41,7 @@ from brainsched import (
 from brainsched._base_rates import BaseRates
 from brainsched._evaluation import Bases, Evaluation, advance, stay
 from brainsched._schedule import Schedule
-from brainsched._states import EpochState, RatesState
+from brainsched._states import AppliedRates, EpochState, RatesState, require_rates
 from brainsched._types import Array, Rate, Rates
 
 if TYPE_CHECKING:
@@ -95,7 +95,7 @@ class LRScheduler(Schedule, Node, braintools.optim.LRScheduler):
 
     # What links it to the optimizer that it drives, if it does.
     _attachment: "_param_groups.Attachment | None" = None
-    # Whether an optimizer follows it, or it was asked once if one should.
+    # Whether all is well with its link, or it was asked once if something is amiss.
     _was_missed = False
     # How it lost the optimizer that it drove, if it did.
     _lost: str | None = None
@@ -162,13 +162,15 @@ class LRScheduler(Schedule, Node, braintools.optim.LRScheduler):
         """
         _tracking.require(self.last_epoch, "step()")
         if not self._was_missed:
-            _missed.warn_if_missed(self)
+            _missed.warn_if_missed(self, epoch)
         if epoch is None:
             (now,), rates = self._evaluation(advance, self.last_epoch.value)
         else:
             (now,), rates = self._evaluation(stay, _check.epoch("epoch", epoch))
         if not _same_on_host(rates, self._current_lrs.value):
-            self._current_lrs.value = rates  # first, as it raises if a rate is not finite
+            self._current_lrs.value = AppliedRates(
+                rates
+            )  # first, as it raises if a rate is not finite
         self.last_epoch.value = now
 
     def step_epoch(self) -> None:
@@ -202,15 +204,28 @@ class LRScheduler(Schedule, Node, braintools.optim.LRScheduler):
         return list(rates)
 
     def get_last_lr(self) -> list[Array]:
-        """Return the applied rate of each param group.
+        """Return the applied rate of each param group; waits for the device where one is on it.
+
+        Raises
+        ------
+        ValueError
+            If compiled code set a rate by hand that is negative, infinite or NaN.
 
         See Also
         --------
         applied_rates : the same as floats.
         """
         _tracking.require(self.last_epoch, "get_last_lr()")
+        if _upstream.called_by_a_plain_optimizer():
+            raise RuntimeError(
+                f"an optimizer to which a {type(self).__name__} was only added would report rates "
+                f"that it does not apply: write scheduler.attach_optimizer(optimizer) in the place "
+                f"of optimizer.add_scheduler(scheduler)"
+            )
         _param_groups.note_that_rates_were_read(self)
-        return list(self._current_lrs.value)
+        rates = list(self._current_lrs.value)
+        require_rates(rates)
+        return rates
 
     def __call__(self, count: Any) -> Array:
         """Return minus the first group's applied rate, as ``optax.scale_by_schedule`` asks for.
@@ -230,7 +245,6 @@ class LRScheduler(Schedule, Node, braintools.optim.LRScheduler):
                 f"Give optax scheduler.as_optax(), whose position is optax's own count; in an "
                 f"optimizer of braintools, chain optax.scale_by_schedule(scheduler)"
             )
-        _tracking.require(self.last_epoch, "the optimizer's step")
         return -_param_groups.applied_rate(self)
 
     @property
@@ -261,7 +275,7 @@ class LRScheduler(Schedule, Node, braintools.optim.LRScheduler):
     @property
     def base_lrs(self) -> list[Rate]:
         """The base rate of each param group, and of those that a list ``base_lr`` waits for."""
-        return self._bases.first(max(self._n_groups, self._bases.known))
+        return _arguments.FixedList(self._bases.first(max(self._n_groups, self._bases.known)))
 
     @property
     def group_names(self) -> tuple[str, ...]:
@@ -310,7 +324,7 @@ class LRScheduler(Schedule, Node, braintools.optim.LRScheduler):
         """
         evaluation = self._evaluation_of(groups, bases)
         _, scheduled = evaluation(stay, self._position.value)
-        rates = [*held, *scheduled[len(held) :]][:groups]
+        rates = AppliedRates([*held, *scheduled[len(held) :]][:groups])
         return evaluation, bases, self._current_lrs.normalise(rates, None)
 
     def _have_groups(self, evaluation: Evaluation, bases: Bases, rates: list[Array]) -> None:

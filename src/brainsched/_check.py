@@ -64,6 +64,16 @@ def rate(name: str, value: Any) -> float | jax.Array:
     return real_array(name, value)
 
 
+def known_rate(name: str, value: jax.Array, hint: str = "") -> jax.Array:
+    """Return a rate on a device, or those of many runs, and wait for it to look at it."""
+    value = real_array(name, value)
+    if value.is_fully_addressable or value.is_fully_replicated:  # or no process knows all of it
+        found = np.asarray(value)
+        if not (np.isfinite(found) & (found >= 0)).all():
+            raise ValueError(f"{name} must be finite and not negative, got {found}{hint}")
+    return value
+
+
 def integer(name: str, value: Any) -> int:
     """Return ``value`` as an int; a float is not one, even where it is whole."""
     value = unwrap(value)

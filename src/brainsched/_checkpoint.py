@@ -86,17 +86,26 @@ def _on_host(value: Any) -> Any:
 def _check_keys(state_dict: Any, scheduler: "LRScheduler") -> bool:
     """Check that all keys are there and no other; return whether it is ours, or braintools'."""
     if not isinstance(state_dict, Mapping):
-        raise TypeError(f"state_dict must be a dict, got {type(state_dict).__name__}")
+        raise TypeError(
+            f"state_dict must be a dict, as scheduler.state_dict() gives, got "
+            f"{type(state_dict).__name__}"
+        )
     ours = (*_KEYS, *scheduler._memory)
     theirs = _braintools_checkpoints.keys(scheduler)
     is_ours = any(key in state_dict for key in ours if key not in theirs)
     expected = ours if is_ours else theirs
     for key in expected:
         if key not in state_dict:
-            raise ValueError(f"state_dict has no {key!r}; expected {', '.join(expected)}")
+            raise ValueError(
+                f"state_dict has no {key!r}; expected {', '.join(expected)}: give all that "
+                f"scheduler.state_dict() gave"
+            )
     for key in state_dict:
         if key not in expected:
-            raise ValueError(f"state_dict has an unknown key {key!r}; expected {', '.join(ours)}")
+            raise ValueError(
+                f"state_dict has an unknown key {key!r}; expected {', '.join(ours)}: give what "
+                f"scheduler.state_dict() gave, and no more"
+            )
     return is_ours
 
 
@@ -163,7 +172,8 @@ def _changed(
         present = ", branched off from a ".join(config["class"] for config in configs)
         raise ValueError(
             f"state_dict['config']['class'] is {saved.get('class')!r}, but this scheduler is a "
-            f"{present}"
+            f"{present}: load it into one of that class, or go on at its epoch with "
+            f"scheduler.step(state_dict['last_epoch'])"
         )
     present_lrs = [float(rate) for rate in scheduler.base_lrs]
     same = len(base_lrs) == len(present_lrs) and all(

@@ -15,6 +15,7 @@ from jaxtyping import Float, Int
 from brainsched import _check, _config, _plan
 from brainsched._base import LRScheduler
 from brainsched._optax_groups import Assignment, GroupNumbers, Groups
+from brainsched._optax_in_braintools import report_applied_rate
 from brainsched._types import Array, epoch_dtype, largest_epoch
 from brainsched.schedules import _schedule_check
 from brainsched.schedules.per_update import PerUpdate
@@ -189,6 +190,9 @@ def scale_by_scheduler(
 
     def init(params: Any) -> ScaleBySchedulerState:
         assignment.check(params, allow_unused)
+        report_applied_rate(
+            lambda opt_state: states_in(opt_state)[0].hyperparams["learning_rate"][..., 0]
+        )
         count = jnp.asarray(rates.first_count, jnp.int32)
         present = jnp.asarray(rates.at(rates.first_count))
         hyperparams: dict[str, Any] = {"learning_rate": present}
