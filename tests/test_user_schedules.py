@@ -204,6 +204,24 @@ def test_a_formula_of_another_shape_is_refused_when_the_scheduler_is_built(formu
         schedule(formula)
 
 
+@pytest.mark.parametrize(
+    ("wrong", "shown"), [(-0.25, "-0.125"), (np.nan, "nan"), (np.inf, "inf"), (-np.inf, "-inf")]
+)
+def test_a_rate_that_is_none_raises_when_its_epoch_comes_and_not_before(wrong, shown):
+    scheduler = schedule(lambda self, t, b, xp: b * xp.where(t == 200, wrong, 1.0))
+    for _ in range(199):
+        scheduler.step()
+    message = rf"FormulaLR gives param group 0 the rate {shown} at epoch 200: a rate must be finite"
+    for use in (scheduler.step, lambda: scheduler.lr_at([3, 200]), lambda: scheduler.plot(201)):
+        with pytest.raises(ValueError, match=message):
+            use()
+    assert (scheduler.epoch, scheduler.applied_rates) == (199, [0.5])
+    scheduler.step(201)
+    assert (scheduler.epoch, scheduler.applied_rates) == (201, [0.5])
+    with pytest.raises(ValueError, match=message):
+        scheduler.step(200)
+
+
 # Mistakes
 
 
@@ -221,6 +239,40 @@ def test_a_formula_that_cannot_be_compiled_is_told_why_when_it_is_built(mistake)
     formula, message = MISTAKES[mistake]
     with pytest.raises(TypeError, match=f"FormulaLR.formula {message}"):
         schedule(formula)
+
+
+READS: dict[str, tuple[Any, str]] = {
+    "base_lr": (lambda self, t, b, xp: self.base_lr * 0.5**t, "argument base_lrs"),
+    "base_lrs": (lambda self, t, b, xp: self.base_lrs[0] * 0.5**t, "argument base_lrs"),
+    "last_epoch": (lambda self, t, b, xp: b * 0.5**self.last_epoch.value, "argument epoch"),
+    "epoch": (lambda self, t, b, xp: b * 0.5**self.epoch, "argument epoch"),
+    "get_lr": (lambda self, t, b, xp: self.get_lr()[0] * 0.5, "argument epoch"),
+    "get_last_lr": (lambda self, t, b, xp: self.get_last_lr()[0] * 0.5, "argument epoch"),
+    "current_lrs": (lambda self, t, b, xp: self.current_lrs.value[0], "epoch and base_lrs"),
+    "lr_at": (lambda self, t, b, xp: self.lr_at(t - 1) * 0.5, "epoch and base_lrs"),
+}
+
+
+@pytest.mark.parametrize("name", READS)
+def test_a_formula_that_reads_the_scheduler_in_place_of_its_arguments_is_told_so(name):
+    formula, cure = READS[name]
+    message = rf"FormulaLR.formula reads self\..*: use its .*{cure}"
+    with pytest.raises(AttributeError, match=message):
+        schedule(formula)
+
+
+def test_a_formula_that_reads_the_scheduler_for_some_arguments_only_is_told_so():
+    class SometimesLR(LRScheduler):
+        def __init__(self, base_lr=0.1, halve=False, last_epoch=0):
+            self.halve = halve
+            super().__init__(base_lr, last_epoch)
+
+        def formula(self, epoch, base_lrs, xp):
+            return self.base_lr * 0.5**epoch if self.halve else base_lrs
+
+    assert SometimesLR().lr_at(3) == np.float32(0.1)
+    with pytest.raises(AttributeError, match=r"SometimesLR.formula reads self.base_lr.*base_lrs"):
+        SometimesLR(halve=True)
 
 
 @pytest.mark.parametrize(

@@ -120,8 +120,9 @@ class LRScheduler(Schedule, Node, braintools.optim.LRScheduler):
         self.last_epoch = EpochState(self._first_epoch)
         self._current_lrs = RatesState([])
         _arguments.fix(self)
-        with _arguments.set_before_the_base(self):
-            self._have_groups(*self._with_groups(len(bases.listed), bases, []))
+        groups, position = len(bases.listed), self._position.value
+        evaluation, rates = self._first_evaluation(groups, bases, position)
+        self._have_groups(evaluation, bases, rates)
         self._is_built = True
 
     def __init_subclass__(cls) -> None:

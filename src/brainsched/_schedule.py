@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Float
 
 from brainsched import _arguments, _check, _config, _upstream
-from brainsched._evaluation import Bases, Evaluation
+from brainsched._evaluation import Bases, Evaluation, stay
 from brainsched._types import Array, BaseLRs, Epochs, LRs, epoch_dtype
 
 if TYPE_CHECKING:
@@ -50,7 +50,9 @@ class Schedule:
         Returns
         -------
         float64 array of shape ``(*epoch, groups)``, or one that broadcasts to it
-            Not rounded; the base does that. A rate below 0 is 0.
+            Not rounded; the base does that. On the host, a rate that is negative or not finite
+            raises when its epoch comes. Compiled code cannot raise: a rate below 0 is 0 there, and
+            NaN is applied, and shown, as NaN.
         """
         raise NotImplementedError
 
@@ -71,7 +73,8 @@ class Schedule:
         Raises
         ------
         TypeError, ValueError
-            If an epoch is not a real number, is negative or too large.
+            If an epoch is not a real number, is negative or too large; on the host, if a rate is
+            negative or not finite, as a function of yours may give it.
         """
         self._require_pure("lr_at()")
         if _upstream.called_by_optax():
@@ -177,13 +180,22 @@ class Schedule:
                 f"base_lr has {groups} entries, but the schedule has columns for "
                 f"{self.max_groups} param groups"
             )
-        numbers = list(_arguments.numbers(self))
-        evaluation = Evaluation(type(self).__name__, self.formula, numbers, bases, groups)
-        # Once for each class, since it is the code that is looked at; a function is code, too.
-        if type(self) not in _traceable or any(map(callable, numbers)):
-            evaluation.check_that_it_traces()
-            _traceable.add(type(self))
-        return evaluation
+        numbers = _arguments.numbers(self)
+        return Evaluation(type(self).__name__, self.formula, numbers, bases, groups)
+
+    def _first_evaluation(
+        self, groups: int, bases: Bases, position: Array
+    ) -> tuple[Evaluation, list[Array]]:
+        """Return the evaluation, and the rates at ``position``; raise if the formula is wrong."""
+        evaluation = self._evaluation_of(groups, bases)
+        functions = any(map(callable, _arguments.numbers(self)))
+        with _arguments.first_evaluation(self):
+            # Once for each class, since it is the code that is looked at; a function is code, too.
+            if type(self) not in _traceable or functions:
+                evaluation.check_that_it_traces()
+                _traceable.add(type(self))
+            _, rates = evaluation(stay, position)
+        return evaluation, rates
 
     def _require_pure(self, what: str) -> None:
         """Raise a TypeError if the rate depends on more than the epoch: ``what`` cannot be."""
