@@ -234,6 +234,21 @@ class Evaluation:
             for shape in ((), (self.groups + 2,)):  # one that is no number of groups
                 jax.eval_shape(rounded, jax.ShapeDtypeStruct(shape, epoch_dtype()))
 
+    def check_that_it_repeats(self) -> None:
+        """Raise a ValueError if the formula gives other rates when it is evaluated once more."""
+        if self.on_host and not np.array_equal(self.sample(), self.sample(), equal_nan=True):
+            raise ValueError(
+                f"{self._name} gives other rates whenever they are calculated, so that those "
+                f"that train would not be those that are shown: its rates must follow from the "
+                f"epoch, the base rates and its arguments alone. Draw random numbers from a seed, "
+                f"as np.random.default_rng(seed), in the constructor"
+            )
+
+    def sample(self) -> np.ndarray:
+        """Return the rates of the first epochs, right or wrong, to be compared; on the host."""
+        with np.errstate(all="ignore"):  # these epochs may never come
+            return np.asarray(self._rounded(np.arange(AHEAD, dtype=epoch_dtype()), np))
+
     def _in_jax(self, move: Move, *position: Array) -> tuple[tuple[Array, ...], list[Array]]:
         position = move(jnp, *position)
         rates = self._rounded(position[-1], jnp)

@@ -1,6 +1,6 @@
 """A schedule: a pure function of the epoch, and all that follows from it without a position."""
 
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, cast
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from brainsched._base import LRScheduler
 
 
-class Schedule:
+class Schedule(ABC):
     """What a scheduler is at any epoch: its formula, its arguments, and what they give.
 
     :class:`brainsched.LRScheduler` adds the epoch that it stands at.
@@ -193,11 +193,12 @@ class Schedule:
             # Once for each class, since it is the code that is looked at; a function is code, too.
             if type(self) not in _traceable or functions:
                 evaluation.check_that_it_traces()
+                evaluation.check_that_it_repeats()
                 _traceable.add(type(self))
             _, rates = evaluation(stay, position)
         return evaluation, rates
 
-    def _require_pure(self, what: str) -> None:
+    def _require_pure(self, what: str) -> None:  # noqa: B027  (all but one are pure)
         """Raise a TypeError if the rate depends on more than the epoch: ``what`` cannot be."""
 
 
