@@ -17,6 +17,7 @@ def sgd(**kwargs):
 OPTIMIZER_CALLS = {
     "StepLR": lambda o: bs.StepLR(o, 30),
     "StepLR by name": lambda o: bs.StepLR(optimizer=o, step_size=30, gamma=0.1),
+    "PiecewiseConstantSchedule": lambda o: bs.PiecewiseConstantSchedule(o, [3], [1.0, 0.1]),
     "MultiStepLR": lambda o: bs.MultiStepLR(o, [30, 80]),
     "ConstantLR": lambda o: bs.ConstantLR(o, factor=0.5, total_iters=5),
     "LinearLR": lambda o: bs.LinearLR(o, 0.2, 1.0, 5),
