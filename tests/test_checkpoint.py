@@ -371,7 +371,7 @@ def test_config_is_json_and_rebuilds_the_scheduler():
         (
             {"class": "PiecewiseConstantSchedule", "lr": 0.1},
             ValueError,
-            r"no argument 'lr'; it has base_lr, boundaries, values, last_epoch",
+            r"no argument 'lr', which is base_lr here; it has base_lr, boundaries",
         ),
         ([1], TypeError, r"config must be a mapping, got list"),
         (

@@ -180,28 +180,57 @@ def refuse(scheduler: "LRScheduler", name: str) -> NoReturn:
 class NotBuilt:
     """What a scheduler has in the place of an attribute that only its base's constructor sets."""
 
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._name = name
+
     def __get__(self, scheduler: "LRScheduler | None", cls: type) -> Any:
         if scheduler is None:
             return self
         raise AttributeError(
             f"this {cls.__name__} was not built: its __init__ must end with "
-            f"super().__init__(base_lr, last_epoch)"
+            f"super().__init__(base_lr, last_epoch)",
+            name=self._name,
+            obj=scheduler,
         )
 
 
-@contextlib.contextmanager
-def set_before_the_base(scheduler: "LRScheduler") -> Iterator[None]:
-    """Let an AttributeError about ``scheduler`` say that its base's constructor comes last.
+# What a formula has as an argument, by the attributes that it might read in its place.
+_GIVEN = {
+    "base_lr": "its argument base_lrs",
+    "_bases": "its argument base_lrs",
+    "last_epoch": "its argument epoch",
+    "_current_lrs": "its arguments, epoch and base_lrs",
+    "_evaluation": "its arguments, epoch and base_lrs",
+}
+_HIDDEN = ("base_lr", "last_epoch", "_current_lrs")
 
-    (``__getattr__`` would say so, too, and make every other attribute slower to look up.)
+
+@contextlib.contextmanager
+def first_evaluation(scheduler: "Schedule") -> Iterator[None]:
+    """Keep the base rate and the position from a formula, which has them as its arguments.
+
+    It is evaluated for many epochs at once, and for param groups that come later: what it reads
+    from the scheduler in their place stands still. So it goes without while it is evaluated for
+    the first time, which costs nothing afterwards. An error about an attribute that is not there
+    names the cure. (``__getattr__`` would, too, and make every other one slower to look up.)
     """
+    cls = type(scheduler).__name__
+    attributes = scheduler.__dict__
+    hidden = {name: attributes.pop(name) for name in _HIDDEN if name in attributes}
     try:
         yield
     except AttributeError as error:
         if error.obj is not scheduler:
             raise
+        if error.name in _GIVEN:
+            name = error.name.lstrip("_")
+            raise AttributeError(
+                f"{cls}.formula reads self.{name}, which stays as it is when other epochs and "
+                f"param groups are asked for: use {_GIVEN[error.name]}"
+            ) from error
         raise AttributeError(
-            f"{type(scheduler).__name__} has no attribute {error.name!r} when its formula is "
-            f"evaluated for the first time, by super().__init__: set self.{error.name} before "
-            f"that call, which comes last"
+            f"{cls} has no attribute {error.name!r} when its formula is evaluated for the first "
+            f"time, by super().__init__: set self.{error.name} before that call, which comes last"
         ) from error
+    finally:
+        attributes.update(hidden)

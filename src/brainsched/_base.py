@@ -18,7 +18,7 @@ Conventions, for every schedule:
 import inspect
 import operator
 from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any, Self
 
 import braintools
 import jax
@@ -32,8 +32,10 @@ from brainsched import (
     _checkpoint,
     _config,
     _copies,
+    _foreign_calls,
     _missed,
     _param_groups,
+    _rebuilding,
     _scheduled_optimizer,
     _tracking,
     _upstream,
@@ -43,9 +45,6 @@ from brainsched._evaluation import Bases, Evaluation, advance, stay
 from brainsched._schedule import Schedule
 from brainsched._states import AppliedRates, EpochState, RatesState, require_rates
 from brainsched._types import Array, Rate, Rates
-
-if TYPE_CHECKING:
-    pass
 
 
 class LRScheduler(Schedule, Node, braintools.optim.LRScheduler):
@@ -103,16 +102,15 @@ class LRScheduler(Schedule, Node, braintools.optim.LRScheduler):
     _memory: tuple[str, ...] = ()
     _position_name = "last_epoch"
 
+    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
+        new = super().__new__(cls)
+        _foreign_calls.check(cls, args, kwargs)
+        return new
+
     def __init__(self, base_lr: Rates = 1e-3, last_epoch: int = 0) -> None:
-        if isinstance(base_lr, braintools.optim.Optimizer):
-            raise TypeError(
-                f"base_lr must be a rate, got the optimizer {type(base_lr).__name__}. The order "
-                f"here is {type(self).__name__}({', '.join(_arguments.parameters(type(self)))}); "
-                f"give the scheduler to the optimizer: "
-                f"{type(base_lr).__name__}(lr=scheduler)"
-            )
         self.base_lr = base_lr
         listed = tuple(_check.base_rates("base_lr", base_lr))
+        _check.warn_of_a_count("base_lr", base_lr)
         self._begin(BaseRates(listed, names=_check.group_names("base_lr", base_lr)), last_epoch)
 
     def _begin(self, bases: Bases, last_epoch: int) -> None:
@@ -121,8 +119,10 @@ class LRScheduler(Schedule, Node, braintools.optim.LRScheduler):
         self.last_epoch = EpochState(self._first_epoch)
         self._current_lrs = RatesState([])
         _arguments.fix(self)
-        with _arguments.set_before_the_base(self):
-            self._have_groups(*self._with_groups(len(bases.listed), bases, []))
+        groups, position = len(bases.listed), self._position.value
+        evaluation, rates = self._first_evaluation(groups, bases, position)
+        self._have_groups(evaluation, bases, rates)
+        _rebuilding.check(self)
         self._is_built = True
 
     def __init_subclass__(cls) -> None:

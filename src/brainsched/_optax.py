@@ -93,7 +93,9 @@ class ScaleBySchedulerState(NamedTuple):
         scaled by; before the first one, those that it will be. It is written, never read.
 
         ``'learning_rate_scale'`` multiplies the schedule's rates. It is 1.0 until someone writes
-        another number, or one for each group, into it: from the next update on, it counts.
+        another number, or one for each group, into it: from the next update on, it counts. One
+        that is negative or not finite raises; in compiled code, which cannot raise, a rate below 0
+        is 0.
 
         ``'scheduled_learning_rate'``, ``(n_groups,)``, and ``'plan'`` have the schedule's own rates
         at the latest update and the numbers that tell its plan: see ``check_resumed``.
@@ -219,6 +221,7 @@ def scale_by_scheduler(
                     f"learning_rate_scale must be a scalar, or hold a number for each of the "
                     f"{scheduled.size} param groups, got an array of shape {scale.shape}"
                 )
+            _require_factor("learning_rate_scale", scale)
             present = present * scale
             hyperparams["learning_rate_scale"] = scale
         if "scheduled_learning_rate" in hyperparams:
@@ -229,6 +232,8 @@ def scale_by_scheduler(
             factor, memory = times.update(one, memory, None, **extra_args)
             present = present * jnp.asarray(factor, scheduled.dtype)
             hyperparams["learning_rate_multiplier"] = memory
+        # Compiled code cannot raise; but it never goes uphill.
+        present = jnp.where(present < 0, 0, present)
         hyperparams["learning_rate"] = present
         factors = -present
 
@@ -239,6 +244,13 @@ def scale_by_scheduler(
         return updates, ScaleBySchedulerState(optax.safe_increment(state.count), hyperparams)
 
     return optax.GradientTransformationExtraArgs(init, update)
+
+
+def _require_factor(name: str, value: jax.Array) -> None:
+    """Raise if a number that multiplies rates is negative or not finite, where that is known."""
+    if not isinstance(value, jax.core.Tracer):
+        for factor in np.ravel(value).tolist():
+            _check.number(name, factor)
 
 
 def rates_by_name(opt_state: Any, scheduler: LRScheduler) -> dict[str, Float[Array, "*runs"]]:

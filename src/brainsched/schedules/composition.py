@@ -17,7 +17,6 @@ from brainsched._base import LRScheduler
 from brainsched._base_rates import JointBaseRates
 from brainsched._evaluation import Bases
 from brainsched._types import Array, Epochs, LRs, largest_epoch
-from brainsched.schedules import _schedule_check
 from brainsched.schedules.cosine import WarmupCosineSchedule
 from brainsched.schedules.inverse import InverseSqrtLR
 from brainsched.schedules.polynomial import LinearLR
@@ -168,7 +167,7 @@ class SequentialLR(Composition):
             falls = isinstance(part, LinearLR) and part.start_factor >= part.end_factor
             if name is None or falls or getattr(part, name) <= end - start:
                 continue
-            _schedule_check.warn(
+            _check.warn(
                 f"schedulers[{i}] warms up for {name}={getattr(part, name)} epochs, but "
                 f"milestones[{i}]={end} ends it after {end - start}: it does not reach its base "
                 f"rate. Give it as many epochs as it warms up for"
@@ -182,7 +181,7 @@ class SequentialLR(Composition):
                 continue
             if max(rates) >= 10 * min(rates):
                 left = given.index(False)
-                _schedule_check.warn(
+                _check.warn(
                     f"schedulers[{i + left}] was not given a base rate, and has its default of "
                     f"{rates[left]:g}, next to {rates[1 - left]:g} of schedulers[{i + 1 - left}]: "
                     f"give it the base rate that you mean, {rates[left]:g} if it is that"
