@@ -19,17 +19,24 @@ METADATA = {
     "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
     "language_info": {"name": "python"},
 }
-KERNEL_ARGUMENTS = [
-    "--InlineBackend.print_figure_kwargs={'bbox_inches': None}",  # as large as the figure, uncut
-    "--log-level=ERROR",  # ipykernel 7.4 logs that its sockets are not encrypted
+# Warnings are errors, as in all tests, but for those of the kernel's own code, and one of
+# matplotlib-inline 0.2.2 at the arguments below. (PYTHONWARNINGS would be there before the kernel
+# is, and ipykernel 7.4 warns when it starts on Python 3.12.)
+WARNINGS = [
+    "import warnings",
+    "warnings.simplefilter('error')",
+    "warnings.filterwarnings('ignore', module='ipykernel|IPython|tornado|asyncio|traitlets')",
+    "warnings.filterwarnings('ignore', 'InlineBackend._', DeprecationWarning)",
+    "del warnings",
 ]
-ENVIRONMENT = {
-    "JAX_PLATFORMS": "cpu",  # the stored numbers are those of a CPU
-    # Warnings are errors, as in all tests, but for two that the kernel itself has: of
-    # matplotlib-inline 0.2.2 at the argument above, and of ipykernel 7.4 when it ends.
-    "PYTHONWARNINGS": "error,ignore:InlineBackend._:DeprecationWarning,"
-    "ignore:For consistency across implementations:PendingDeprecationWarning",
-}
+KERNEL_ARGUMENTS = [
+    # Pictures of exactly the size of their figure, sharp on dense screens.
+    "--InlineBackend.print_figure_kwargs={'bbox_inches': None}",
+    "--InlineBackend.figure_formats={'retina'}",
+    "--log-level=ERROR",  # ipykernel 7.4 logs that its sockets are not encrypted
+    f"--IPKernelApp.exec_lines={WARNINGS}",
+]
+ENVIRONMENT = {"JAX_PLATFORMS": "cpu"}  # the stored numbers are those of a CPU
 
 
 def execute(path: Path, folder: Path) -> nbformat.NotebookNode:
