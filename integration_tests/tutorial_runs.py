@@ -6,6 +6,7 @@ A plain ``jupyter execute --inplace`` would store when each cell ran, and pictur
 that depends on the fonts: no two runs would be the same. The tests execute by the same function.
 """
 
+import importlib.metadata
 import os
 import sys
 import tempfile
@@ -19,6 +20,8 @@ METADATA = {
     "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
     "language_info": {"name": "python"},
 }
+# The packages whose versions decide which numbers come out: random bits, first weights, rounding.
+VERSIONS = {name: importlib.metadata.version(name) for name in ("jax", "brainstate")}
 # Warnings are errors, as in all tests, but for those of the kernel's own code, and one of
 # matplotlib-inline 0.2.2 at the arguments below. (PYTHONWARNINGS would be there before the kernel
 # is, and ipykernel 7.4 warns when it starts on Python 3.12.)
@@ -58,7 +61,7 @@ def execute(path: Path, folder: Path) -> nbformat.NotebookNode:
         resources={"metadata": {"path": folder}},
     )
     client.execute(env=os.environ | ENVIRONMENT)
-    notebook.metadata = nbformat.from_dict(METADATA)
+    notebook.metadata = nbformat.from_dict(METADATA | {"versions": VERSIONS})
     return notebook
 
 
