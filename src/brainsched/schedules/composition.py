@@ -4,7 +4,6 @@ A composition is a pure function of the epoch, as its parts are. It evaluates th
 does not step them, and where they stand, or what optimizer they have, plays no part.
 """
 
-import inspect
 import itertools
 from collections.abc import Mapping, Sequence
 from types import ModuleType
@@ -18,6 +17,7 @@ from brainsched._base import LRScheduler
 from brainsched._base_rates import JointBaseRates
 from brainsched._evaluation import Bases
 from brainsched._types import Array, Epochs, LRs, largest_epoch
+from brainsched.schedules._multipliers import base_rate_is_given
 from brainsched.schedules.cosine import WarmupCosineSchedule
 from brainsched.schedules.inverse import InverseSqrtLR
 from brainsched.schedules.polynomial import LinearLR
@@ -177,7 +177,8 @@ class SequentialLR(Composition):
     def _warn_of_default_rates(self) -> None:
         for i, parts in enumerate(itertools.pairwise(self.schedulers)):
             rates = [part._bases.listed[0] for part in parts]
-            given = [_base_rate_is_given(part) for part in parts]
+            # A composition has no base rate of its own.
+            given = [isinstance(part, Composition) or base_rate_is_given(part) for part in parts]
             if all(given) or any(isinstance(rate, jax.Array) for rate in rates) or 0 in rates:
                 continue
             if max(rates) >= 10 * min(rates):
@@ -208,15 +209,6 @@ class SequentialLR(Composition):
             since = xp.minimum(xp.maximum(epoch - start, 0.0), last)
             rates = xp.where(epoch >= start, part.formula(since, bases, xp), rates)
         return rates
-
-
-def _base_rate_is_given(part: LRScheduler) -> bool:
-    """Whether a part was built with a base rate, and not with its default; see the comment."""
-    if isinstance(part, Composition):
-        return True  # it has none of its own
-    default = next(iter(inspect.signature(type(part)).parameters.values())).default
-    # The very object, since an equal number that was given is one that was meant.
-    return part.base_lr is not default
 
 
 class ChainedScheduler(Composition):
