@@ -130,6 +130,16 @@ def test_updates_are_not_stretched_twice():
     with pytest.raises(ValueError, match="steps_per_epoch must be left out for a PerUpdate"):
         stretched.as_optax(steps_per_epoch=10)
     assert float(stretched.as_optax()(300)) == np.float32(0.05)
+    branch = brainsched.cooldown(stretched, 500, 100)
+    with pytest.raises(ValueError, match="for a PerUpdate, a part of this Branch, which counts"):
+        brainsched.scale_by_scheduler(branch, {"*": 0}, 10)
+    assert float(branch.as_optax()(550)) == np.float32(0.025)
+
+
+@pytest.mark.parametrize("multiplier", [0.5, optax.constant_schedule(0.5)])
+def test_a_multiplier_that_is_no_transformation_is_refused(multiplier):
+    with pytest.raises(TypeError, match=r"multiplier must be a transformation .*optax\.scale\(0"):
+        brainsched.scale_by_scheduler(brainsched.StepLR(0.5), {"*": 0}, multiplier=multiplier)
 
 
 def test_a_scale_of_another_number_of_groups_is_refused():

@@ -23,7 +23,7 @@ METADATA = {
 # The packages whose versions decide which numbers come out: random bits, first weights, rounding.
 VERSIONS = {name: importlib.metadata.version(name) for name in ("jax", "brainstate")}
 # Warnings are errors, as in all tests, but for those of the kernel's own code, and one of
-# matplotlib-inline 0.2.2 at the arguments below. (PYTHONWARNINGS would be there before the kernel
+# matplotlib-inline 0.2.2 at the argument below. (PYTHONWARNINGS would be there before the kernel
 # is, and ipykernel 7.4 warns when it starts on Python 3.12.)
 WARNINGS = [
     "import warnings",
@@ -33,9 +33,7 @@ WARNINGS = [
     "del warnings",
 ]
 KERNEL_ARGUMENTS = [
-    # Pictures of exactly the size of their figure, sharp on dense screens.
-    "--InlineBackend.print_figure_kwargs={'bbox_inches': None}",
-    "--InlineBackend.figure_formats={'retina'}",
+    "--InlineBackend.print_figure_kwargs={'bbox_inches': None}",  # as large as the figure, uncut
     "--log-level=ERROR",  # ipykernel 7.4 logs that its sockets are not encrypted
     f"--IPKernelApp.exec_lines={WARNINGS}",
 ]

@@ -157,6 +157,20 @@ def test_bad_rate_set_by_hand_raises_and_changes_nothing(result, error, message)
     assert scheduler.get_last_lr() == [np.float32(0.1)]
 
 
+def test_a_rate_in_the_place_of_a_function_is_told_what_to_write():
+    message = r"apply_fn must be a function .*lambda rate: 0\.5 \* rate, got 0\.5 \(float\)"
+    with pytest.raises(TypeError, match=message):
+        PiecewiseConstantSchedule(0.1).apply(0.5)
+
+
+@pytest.mark.parametrize("text", ["0.1", "1e-3", "30", "-5.", "1E5"])
+def test_a_number_that_a_config_has_as_text_is_told_why(text):
+    with pytest.raises(TypeError, match=r"\(str\): a config has text where a number is in quotes"):
+        PiecewiseConstantSchedule(text)
+    with pytest.raises(TypeError, match=r"got 'ten' \(str\)$"):
+        PiecewiseConstantSchedule("ten")
+
+
 def test_rates_of_another_number_of_groups_raise():
     scheduler = PiecewiseConstantSchedule(0.1)
     with pytest.raises(ValueError, match="one rate for each of the 1 param groups, got 2"):

@@ -316,6 +316,10 @@ BAD: list[Any] = [
     (Branch, (OLD, 1, 1, 0, 2), TypeError, "strategy must be one of 'linear', 'cos', 'sqrt'"),
     (rewarm, (OLD, 1, 2**31), ValueError, "length must be an integer from 1 to 2147483647"),
     (rewarm, (OLD, 1, 1, math.nan), ValueError, "peak_lr must be finite .* got nan"),
+    (cooldown, (OLD, 1, 1, 0.6), ValueError, "eta_min must be at most the rate at epoch 1, .* 0.5"),
+    (cooldown, (StepLR([0.5, 0.1]), 1, 1, 0.2), ValueError, "0.1 in param group 1, got 0.2: a coo"),
+    (rewarm, (OLD, 1, 1, 0.4), ValueError, "peak_lr must be at least the rate at epoch 1, .* 0.5"),
+    (rewarm, (CyclicLR(0.1, 0.5, 4), 4, 4), ValueError, "0.5 in param group 0, got 0.1: .*Branch"),
     (Extension, (OLD, 5, 5, 9), ValueError, "end must be an integer from 6 to .*, got 5"),
     (Extension, (OLD, 5, 9, 5), ValueError, "new_end must be an integer from 6 .*, got 5"),
     (Extension, ([OLD], 5, 9, 9), TypeError, "scheduler must be a scheduler of brainsched"),
@@ -326,6 +330,12 @@ BAD: list[Any] = [
 def test_bad_arguments_are_refused(build, arguments, error, message):
     with pytest.raises(error, match=message):
         build(*arguments)
+
+
+def test_a_way_between_rates_that_are_traced_or_on_a_device_is_not_looked_at():
+    rates = jax.jit(lambda rate: cooldown(StepLR(rate), 1, 2, 0.6).lr_at([1, 3]))(0.5)
+    np.testing.assert_array_equal(rates, np.array([[0.5], [0.6]], np.float32))
+    assert rewarm(StepLR(jnp.float32(0.5)), 1, 2, 0.4).lr_at(3) == np.float32(0.4)
 
 
 def test_the_base_rate_of_a_cycle_is_its_lowest():

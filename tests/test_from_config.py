@@ -152,7 +152,7 @@ DEEP = ("schedulers", 1, "schedulers", 0)
         (
             changed(*DEEP, "base_lr", to="1e-3"),
             TypeError,
-            r"^schedulers\[1\]\.schedulers\[0\]: base_lr .* got '1e-3' \(str\)$",
+            r"^schedulers\[1\]\.schedulers\[0\]: base_lr .* got '1e-3' \(str\): a config has text",
         ),
         (
             changed(*DEEP, "step", to=3),
@@ -201,13 +201,13 @@ def test_a_function_comes_by_the_name_that_the_caller_gives_it():
 def test_no_module_is_imported_unless_the_caller_allows_it(tmp_path, monkeypatch):
     (tmp_path / "somebody_elses.py").write_text("def rule(epoch):\n    return 0.5 * (epoch >= 0)\n")
     monkeypatch.syspath_prepend(tmp_path)
-    part = {"class": "LambdaLR", "base_lr": 0.5, "lr_lambda": ["somebody_elses:rule"]}
+    part = {"class": "LambdaLR", "base_lr": 0.25, "lr_lambda": ["somebody_elses:rule"]}
     config = {"class": "ChainedScheduler", "schedulers": [part]}
     message = r"^schedulers\[0\]\.lr_lambda\[0\] names the function 'somebody_elses:rule', which .*"
     with pytest.raises(ValueError, match=message + r"functions=.*import_functions=True\)$"):
         from_config(config)
     assert "somebody_elses" not in sys.modules
-    assert from_config(config, import_functions=True).lr_at(3).item() == 0.25
+    assert from_config(config, import_functions=True).lr_at(3).item() == 0.125
     monkeypatch.delitem(sys.modules, "somebody_elses")
 
 

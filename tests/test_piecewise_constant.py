@@ -239,6 +239,15 @@ def test_rates_given_twice_are_warned_of_with_what_is_trained_at(base_lr, values
     assert scheduler.lr_at([0, 30, 60]).max() == np.float32(highest)
 
 
+def test_values_over_a_base_rate_that_was_not_given_are_warned_of():
+    message = r"base_lr was not given, and has its default of 0\.001: the highest rate is 0\.0001\."
+    with pytest.warns(UserWarning, match=message) as caught:
+        PiecewiseConstantSchedule(boundaries=[30, 60], values=[0.1, 0.01, 0.001])
+    assert [warning.filename for warning in caught] == [__file__]
+    PiecewiseConstantSchedule(1e-3, [30, 60], [0.1, 0.01, 0.001])  # it was given
+    PiecewiseConstantSchedule(boundaries=[30, 60], values=[1.0, 0.01, 0.001])
+
+
 @pytest.mark.parametrize(
     ("base_lr", "values"),
     [

@@ -240,6 +240,12 @@ def test_the_plot_has_the_curves_and_the_suggestion():
         ({"loss_and_grad": 3}, TypeError, "must be a function of params and batch, got 3"),
         ({"batches": []}, ValueError, "batches is empty: a generator that was used"),
         ({"batches": {"x": jnp.ones(3)}}, TypeError, r"a single batch is \[batch\]"),
+        ({"batches": jnp.ones(())}, TypeError, r"a single batch is \[batch\]"),
+        (
+            {"optimizer": lambda rate: optax.sgd(0.1 * rate)},
+            TypeError,
+            r"must hand on the learning rate as it is, since it is a schedule here, .*function",
+        ),
         ({"batches": 1.0}, TypeError, r"got one float: a single batch is \[batch\]"),
         (
             {"batches": [jnp.ones(4), jnp.ones(4), jnp.ones(3)]},

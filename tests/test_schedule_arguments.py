@@ -3,6 +3,7 @@
 import braintools
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from brainstate import ParamState
 
@@ -285,6 +286,33 @@ def test_timescale_is_the_warm_up_or_ten_thousand_unless_given():
 def test_step_size_down_is_that_of_the_way_up_unless_given():
     assert CyclicLR(step_size_up=7).step_size_down == 7
     assert CyclicLR(step_size_up=7, step_size_down=9).step_size_down == 9
+
+
+@pytest.mark.parametrize(
+    ("build", "name"),
+    [
+        (lambda: PiecewiseLinearSchedule(0.1, [0, 10], [0.1, 0.01]), "values"),
+        (lambda: LambdaLR(0.1, lambda epoch: 0.1 * 0.9**epoch), "the results of lr_lambda"),
+        (
+            lambda: LambdaLR(0.1, optax.cosine_decay_schedule(0.1, 100)),
+            "the results of lr_lambda",
+        ),
+    ],
+)
+def test_rates_in_the_place_of_multipliers_are_warned_of(build, name):
+    message = (
+        rf"{name} are multipliers of base_lr, and the largest multiplier equals the base rate, "
+        rf"0\.1: the highest rate is 0\.01\. .*write base_lr=1\.0"
+    )
+    with pytest.warns(UserWarning, match=message) as caught:
+        build()
+    assert [warning.filename for warning in caught] == [__file__]
+
+
+@pytest.mark.parametrize(("result", "shown"), [(None, "None"), ("0.9", "'0.9'"), ([0.9], r"\[0.9")])
+def test_a_function_that_returns_no_number_is_told_so(result, shown):
+    with pytest.raises(TypeError, match=f"the result of lr_lambda must be a number, got {shown}"):
+        LambdaLR(0.1, lambda epoch: result)
 
 
 def test_an_error_inside_a_users_function_reaches_the_user():

@@ -142,6 +142,12 @@ def parts(scheduler: "LRScheduler") -> "Iterator[LRScheduler]":
             yield from parts(value)
 
 
+def counts_updates(scheduler: "LRScheduler") -> "LRScheduler | None":
+    """Return the scheduler, or the part, that makes its epochs updates, if one does."""
+    wholes = [scheduler, *parts(scheduler)]
+    return next((whole for whole in wholes if whole._parts_are_in_epochs), None)
+
+
 def numbers(scheduler: "Schedule") -> Iterator[Any]:
     """Yield all that the formula is calculated from: numbers, arrays and functions."""
     names = [name for name in parameters(type(scheduler)) if name != "last_epoch"]

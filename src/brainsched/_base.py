@@ -193,6 +193,11 @@ class LRScheduler(Schedule, Node, braintools.optim.LRScheduler):
             If called under a plain JAX transformation.
         """
         _tracking.require(self.last_epoch, "apply()")
+        if not callable(apply_fn):
+            raise TypeError(
+                f"apply_fn must be a function from a rate to a rate, as lambda rate: 0.5 * rate, "
+                f"got {_check.shown(apply_fn)}"
+            )
         self._current_lrs.value = [apply_fn(rate) for rate in self.get_lr()]
 
     # What it shows

@@ -8,6 +8,7 @@ or only after waiting for the device.
 import itertools
 import math
 import numbers
+import re
 import sys
 import warnings
 from collections.abc import Mapping, Sequence
@@ -21,12 +22,15 @@ import numpy as np
 from brainsched._types import Array, epoch_dtype, largest_epoch, rate_dtype
 
 _NOT_THE_USER = ("brainsched", "brainstate", "jaxtyping", "beartype")
+_NUMBER = re.compile(r"[+-]?\d+\.?\d*(e[+-]?\d+)?", re.IGNORECASE)
 LARGEST_RATE = float(np.finfo(np.float32).max)
 
 
 def shown(value: Any) -> str:
     """Return a value and its type, for a message."""
-    return f"{value!r} ({type(value).__name__})"
+    is_text = isinstance(value, str) and _NUMBER.fullmatch(value)
+    hint = ": a config has text where a number is in quotes, or like 1e-3 without a point"
+    return f"{value!r} ({type(value).__name__}){hint if is_text else ''}"
 
 
 def unwrap(value: Any) -> Any:

@@ -173,8 +173,8 @@ def _change(
         present = ", branched off from a ".join(_config.name_of(type(trunk)) for trunk in trunks)
         raise ValueError(
             f"state_dict['config']['class'] is {saved.get('class')!r}, but this scheduler is a "
-            f"{present}: load it into one of that class, or go on at its epoch with "
-            f"scheduler.step(state_dict['last_epoch'])"
+            f"{present}: load it into one of the class that saved it, or go on at its epoch, with "
+            f"step({epoch})"
         )
     nearest, names = next(iter(differences.items()))
     same = next((i for i, found in differences.items() if not found), None)

@@ -74,9 +74,9 @@ def from_config(
     >>> scheduler = brainsched.from_config(plan, epochs=10, steps_per_epoch=25)
     >>> scheduler.warmup_steps, scheduler.stay_steps, scheduler.decay_steps
     (25, 175, 50)
-    >>> halved = {"type": "LambdaLR", "base_lr": 0.5, "lr_lambda": "half"}
+    >>> halved = {"type": "LambdaLR", "base_lr": 1.0, "lr_lambda": "half"}
     >>> brainsched.from_config(halved, functions={"half": lambda epoch: 0.5}).lr_at(0).item()
-    0.25
+    0.5
     """
     if not _is_mapping(config):
         raise TypeError(f"config must be a mapping, got {type(config).__name__}")

@@ -12,7 +12,7 @@ import numpy as np
 import optax
 from jaxtyping import Float, Int
 
-from brainsched import _check, _config, _plan
+from brainsched import _arguments, _check, _config, _plan
 from brainsched._base import LRScheduler
 from brainsched._optax_groups import Assignment, GroupNumbers, Groups
 from brainsched._optax_in_braintools import report_applied_rate
@@ -186,6 +186,11 @@ def scale_by_scheduler(
     assignment = Assignment(groups, rates.groups)
     allow_unused = _schedule_check.flag("allow_unused", allow_unused)
     legacy_state = _schedule_check.flag("legacy_state", legacy_state)
+    if multiplier is not None and not isinstance(multiplier, optax.GradientTransformation):
+        raise TypeError(
+            f"multiplier must be a transformation of optax, such as optax.scale(0.5) or "
+            f"optax.scale_by_schedule(schedule), got {_check.shown(multiplier)}"
+        )
     times = None if multiplier is None else optax.with_extra_args_support(multiplier)
     plan = _plan.fingerprint(scheduler, len(rates.groups), steps_per_epoch, staircase)
     _plan.remember(scheduler, steps_per_epoch, staircase)
@@ -344,10 +349,12 @@ class Rates:
                 f"last_epoch * steps_per_epoch must be at most {_LARGEST_COUNT}, "
                 f"got {self.first_count}"
             )
-        if scheduler._parts_are_in_epochs and steps != 1:
+        counts = _arguments.counts_updates(scheduler)
+        if counts is not None and steps != 1:
+            where = "" if counts is scheduler else f", a part of this {type(scheduler).__name__}"
             raise ValueError(
-                f"steps_per_epoch must be left out for a {type(scheduler).__name__}, which counts "
-                f"updates already, got {steps}"
+                f"steps_per_epoch must be left out for a {type(counts).__name__}{where}, which "
+                f"counts updates already, got {steps}"
             )
         number = scheduler.max_groups or len(scheduler.base_lrs)
         self.groups = GroupNumbers(number, scheduler.group_names, type(scheduler).__name__)

@@ -221,7 +221,13 @@ def lr_range_test_optax(
         was_asked = True
         return jnp.asarray(rates)[count]
 
-    tx = optimizer(rate_at)
+    try:
+        tx = optimizer(rate_at)
+    except TypeError as error:
+        raise TypeError(
+            f"optimizer must hand on the learning rate as it is, since it is a schedule here, as "
+            f"in lambda rate: optax.sgd(rate) ({error})"
+        ) from error
 
     def step(values: Any, rate: Array, batch: Any) -> tuple[Any, Array]:
         params, opt_state = values
@@ -309,7 +315,8 @@ def _run(
 
 def _stacked(batches: Any, steps: Any) -> Any:
     """Return the first batches as one tree, whose leaves have an axis more."""
-    if isinstance(batches, Mapping) or not isinstance(batches, Iterable):
+    is_one = isinstance(batches, Mapping) or getattr(batches, "ndim", 1) == 0
+    if is_one or not isinstance(batches, Iterable):
         raise TypeError(
             f"batches must be an iterable of batches, got one {type(batches).__name__}: a single "
             f"batch is [batch]"

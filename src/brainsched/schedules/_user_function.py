@@ -26,7 +26,13 @@ def evaluate(
 
     def result(count: jax.Array) -> jax.Array:
         with naming(f"the function {name}", xp="jnp"):
-            value = jnp.asarray(function(count))
+            value = function(count)
+        if not isinstance(value, jax.Array | np.ndarray | np.number | int | float):
+            raise TypeError(
+                f"the result of {name} must be a number, got {_check.shown(value)}: return the "
+                f"multiplier"
+            )
+        value = jnp.asarray(value)
         return jnp.asarray(_check.rate(f"the result of {name}", value), np.float64)
 
     return jax.vmap(truly_divided(result))(jnp.asarray(counts).ravel()).reshape(counts.shape)

@@ -5,10 +5,11 @@ from types import ModuleType
 from typing import Any
 
 import jax
+import numpy as np
 
 from brainsched import _check
 from brainsched._base import LRScheduler
-from brainsched._types import Epochs, LRs, Rate
+from brainsched._types import Epochs, LRs, Rate, largest_epoch
 from brainsched.schedules import _schedule_check
 from brainsched.schedules._curves import between, progress
 from brainsched.schedules.composition import Composition
@@ -125,7 +126,7 @@ def cooldown(
     Raises
     ------
     TypeError, ValueError
-        If an argument is not as described; the message names it.
+        If an argument is not as described, or the rate would rise; the message names it.
 
     Examples
     --------
@@ -141,7 +142,8 @@ def cooldown(
     """
     eta_min = _check.rate("eta_min", eta_min)
     decay_strategy = _strategy("decay_strategy", decay_strategy)
-    return Branch(scheduler, at, length, eta_min, decay_strategy, last_epoch)
+    branch = Branch(scheduler, at, length, eta_min, decay_strategy, last_epoch)
+    return _one_way(branch, "eta_min", "at most")
 
 
 def rewarm(
@@ -178,7 +180,7 @@ def rewarm(
     Raises
     ------
     TypeError, ValueError
-        If an argument is not as described; the message names it.
+        If an argument is not as described, or the rate would fall; the message names it.
 
     Examples
     --------
@@ -196,10 +198,25 @@ def rewarm(
     Models", TMLR 2024.
     """
     peak_lr = _end_lr("peak_lr", peak_lr)
-    return Branch(scheduler, at, length, peak_lr, last_epoch=last_epoch)
+    branch = Branch(scheduler, at, length, peak_lr, last_epoch=last_epoch)
+    return _one_way(branch, "peak_lr", "at least")
 
 
 # The checks of a way, under the name that its argument has where the user gives it.
+
+
+def _one_way(branch: Branch, name: str, bound: str) -> Branch:
+    """Return ``branch`` if it falls, or rises, in every param group, as its function says."""
+    ends = branch.lr_at([branch.at, min(branch.at + branch.length, largest_epoch())])
+    if isinstance(ends, np.ndarray):  # else the rates are on a device, or traced
+        for group, (rate, end) in enumerate(ends.T.tolist()):
+            if end > rate if bound == "at most" else end < rate:
+                raise ValueError(
+                    f"{name} must be {bound} the rate at epoch {branch.at}, which is {rate:.6g} "
+                    f"in param group {group}, got {end:.6g}: a cooldown falls and rewarm rises; "
+                    f"Branch takes any rate"
+                )
+    return branch
 
 
 def _end_lr(name: str, value: Any) -> Rate | None:

@@ -176,6 +176,7 @@ class SequentialLR(Composition):
     def _warn_of_default_rates(self) -> None:
         for i, parts in enumerate(itertools.pairwise(self.schedulers)):
             rates = [part._bases.listed[0] for part in parts]
+            # A composition has no base rate of its own, and so none that is left out.
             given = [_arguments.base_lr_left_out(part) is None for part in parts]
             if all(given) or any(isinstance(rate, jax.Array) for rate in rates) or 0 in rates:
                 continue

@@ -5,8 +5,10 @@ from types import ModuleType
 
 from brainsched import _check
 from brainsched._base import LRScheduler
+from brainsched._base_rates import BaseRates
+from brainsched._evaluation import Evaluation
 from brainsched._types import BaseLRs, Epochs, LRs, Rates
-from brainsched.schedules import _schedule_check
+from brainsched.schedules import _multipliers, _schedule_check
 from brainsched.schedules._user_function import Multiplier, evaluate
 
 
@@ -68,6 +70,14 @@ class LambdaLR(LRScheduler):
             }
             self.max_groups = len(entries)
         super().__init__(base_lr, last_epoch)
+        self._warn_if_rates()
+
+    def _warn_if_rates(self) -> None:
+        if self._evaluation.on_host:
+            groups = self.max_groups or 1
+            alone = Evaluation(type(self).__name__, self.formula, [], BaseRates((1.0,)), groups)
+            name = "the results of lr_lambda"
+            _multipliers.warn_if_rates(self, name, alone.sample(), "write base_lr=1.0")
 
     def formula(self, epoch: Epochs, base_lrs: BaseLRs, xp: ModuleType) -> LRs:
         """Evaluate the functions; see :meth:`LRScheduler.formula`."""

@@ -4,12 +4,10 @@ from collections.abc import Sequence
 from types import ModuleType
 from typing import Self
 
-import jax
-import numpy as np
-
 from brainsched import _check
 from brainsched._base import LRScheduler
 from brainsched._types import Array, BaseLRs, Epochs, LRs, Rates
+from brainsched.schedules import _multipliers
 from brainsched.schedules._search import Search
 
 
@@ -45,8 +43,9 @@ class PiecewiseConstantSchedule(LRScheduler):
     -----
     ``values`` are multipliers, as braintools documents its class of this name up to version 0.1.10.
     The code there takes them for rates and ignores ``base_lr``, and from 0.2.0 on its documentation
-    says so, too: what was written for it is :meth:`from_rates` here. A warning says where rates
-    seem to be given twice: where the largest multiplier is the largest base rate, and not 1.
+    says so, too: what was written for it is :meth:`from_rates` here. A warning says where
+    ``values`` seem to be rates: where the largest is not 1, and is the largest base rate, or
+    ``base_lr`` was not given.
 
     ``base_lr`` and ``values`` may be traced or device arrays, to sweep schedules with ``vmap`` or
     to tune them by gradient.
@@ -75,7 +74,12 @@ class PiecewiseConstantSchedule(LRScheduler):
         self.max_groups = table.shape[1] if table.ndim == 2 else None
         self._multipliers = table if table.ndim == 2 else table[:, None]
         super().__init__(base_lr, last_epoch)
-        self._warn_if_rates_seem_given_twice()
+        _multipliers.warn_if_rates(
+            self,
+            "values",
+            self._multipliers,
+            f"use {type(self).__name__}.from_rates(boundaries, rates), or base_lr=1.0",
+        )
 
     @classmethod
     def from_rates(
@@ -118,23 +122,6 @@ class PiecewiseConstantSchedule(LRScheduler):
         )
         base_lr = [1.0] * table.shape[1] if table.ndim == 2 else 1.0
         return cls(base_lr, boundaries, rates, last_epoch)
-
-    def _warn_if_rates_seem_given_twice(self) -> None:
-        """Warn where ``base_lr`` and ``values`` look like the same rates; see the Notes."""
-        columns = self._multipliers.shape[1]
-        base_lrs = self._bases.first(max(columns, self._bases.known))
-        on_host = not any(isinstance(leaf, jax.Array) for leaf in [self._multipliers, *base_lrs])
-        if not on_host:
-            return
-        base, largest = np.float32(max(base_lrs)), np.float32(np.max(self._multipliers))
-        if base == largest and base not in (0, 1):
-            highest = np.max(np.asarray(base_lrs) * np.max(self._multipliers, axis=0))
-            _check.warn(
-                f"values are multipliers of base_lr, and the largest multiplier equals the base "
-                f"rate, {largest:g}: the highest rate is {highest:g}. If values are the rates "
-                f"themselves, use {type(self).__name__}.from_rates(boundaries, rates), or "
-                f"base_lr=1.0"
-            )
 
     @property
     def stage_boundaries(self) -> Sequence[int]:

@@ -8,6 +8,7 @@ import numpy as np
 from brainsched import _check
 from brainsched._base import LRScheduler
 from brainsched._types import Array, BaseLRs, Epochs, LRs, Rates
+from brainsched.schedules import _multipliers
 from brainsched.schedules._curves import Progress, between
 from brainsched.schedules._search import Search
 
@@ -81,6 +82,7 @@ class PiecewiseLinearSchedule(LRScheduler):
         lengths = self._ends - self._starts
         self._per_epoch = np.where(lengths > 0, 1 / np.maximum(lengths, 1), 0.0)
         super().__init__(base_lr, last_epoch)
+        _multipliers.warn_if_rates(self, "values", self._multipliers, "write base_lr=1.0")
 
     @property
     def stage_boundaries(self) -> Sequence[int]:
