@@ -145,3 +145,17 @@ def test_a_plain_state_is_saved_beside_what_standard_save_takes(tmp_path):
     restored.step(0)
     restored.load_state_dict(found["scheduler"])
     assert bits(restored.get_last_lr()) == bits(scheduler.get_last_lr())
+
+
+def test_orbax_takes_the_applied_rates_themselves_for_a_list_and_gives_either_back(tmp_path):
+    scheduler, _ = run()
+    rates = scheduler.current_lrs.value
+    forms = {"list": list(rates), "rates": rates}
+    for saved in forms:
+        with ocp.CheckpointManager(tmp_path / saved) as manager:
+            manager.save(0, args=ocp.args.PyTreeSave({"lrs": forms[saved]}))
+        for target in forms:
+            with ocp.CheckpointManager(tmp_path / saved) as manager:
+                found = manager.restore(0, args=ocp.args.PyTreeRestore({"lrs": forms[target]}))
+            assert type(found["lrs"]) is type(forms[target])
+            assert bits(found["lrs"]) == bits(rates)
