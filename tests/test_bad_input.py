@@ -1,5 +1,7 @@
 """Bad input raises at once, and the message names parameter, element and what is accepted."""
 
+from typing import Any
+
 import braintools
 import jax
 import jax.numpy as jnp
@@ -159,16 +161,18 @@ def test_bad_rate_set_by_hand_raises_and_changes_nothing(result, error, message)
 
 def test_a_rate_in_the_place_of_a_function_is_told_what_to_write():
     message = r"apply_fn must be a function .*lambda rate: 0\.5 \* rate, got 0\.5 \(float\)"
+    rate: Any = 0.5
     with pytest.raises(TypeError, match=message):
-        PiecewiseConstantSchedule(0.1).apply(0.5)
+        PiecewiseConstantSchedule(0.1).apply(rate)
 
 
 @pytest.mark.parametrize("text", ["0.1", "1e-3", "30", "-5.", "1E5"])
 def test_a_number_that_a_config_has_as_text_is_told_why(text):
+    word: Any = "ten"
     with pytest.raises(TypeError, match=r"\(str\): a config has text where a number is in quotes"):
         PiecewiseConstantSchedule(text)
     with pytest.raises(TypeError, match=r"got 'ten' \(str\)$"):
-        PiecewiseConstantSchedule("ten")
+        PiecewiseConstantSchedule(word)
 
 
 def test_rates_of_another_number_of_groups_raise():

@@ -7,6 +7,7 @@ import warnings
 from typing import Any
 
 import brainstate
+import braintools
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -221,6 +222,35 @@ def test_a_rate_that_is_none_raises_when_its_epoch_comes_and_not_before(wrong, s
     assert (scheduler.epoch, scheduler.applied_rates) == (201, [0.5])
     with pytest.raises(ValueError, match=message):
         scheduler.step(200)
+
+
+class PeakLR(LRScheduler):
+    """A schedule whose formula takes the rate from an argument of its own."""
+
+    def __init__(self, max_lr=0.5, relative=False, last_epoch=0):
+        self.max_lr = max_lr
+        self.relative = relative
+        super().__init__(max_lr, last_epoch)
+
+    def formula(self, epoch, base_lrs, xp):
+        return (base_lrs if self.relative else self.max_lr) * 0.5**epoch
+
+
+def test_base_rates_that_a_formula_does_not_use_are_refused():
+    message = r"LR.formula does not use base_lrs, so that the base rate 0.25 of param group 1, and"
+    with pytest.raises(ValueError, match=message):
+        schedule(lambda self, t, b, xp: 0.5**t, [0.5, 0.25])
+    states = [{name: brainstate.ParamState(jnp.ones(()))} for name in "abc"]
+    scheduler = PeakLR(0.5)
+    optimizer = braintools.optim.SGD(lr=scheduler)
+    optimizer.register_trainable_weights(states[0])
+    with pytest.raises(ValueError, match=message):
+        optimizer.add_param_group(states[1], lr=0.25)
+    optimizer.add_param_group(states[1], lr=0.5)
+    assert scheduler.applied_rates == [0.5, 0.5]
+    assert PeakLR([0.5, 0.25], relative=True).lr_at(1).tolist() == [0.25, 0.125]
+    late = schedule(lambda self, t, b, xp: xp.where(t < 1000, 0.5, b), [0.25, 0.125])
+    assert late.lr_at([0, 1000]).tolist() == [[0.5, 0.5], [0.25, 0.125]]
 
 
 # Mistakes

@@ -328,6 +328,7 @@ class LRScheduler(Schedule, Node, braintools.optim.LRScheduler):
         ``held`` are the rates that the first groups keep; the others run at the scheduled ones.
         """
         evaluation = self._evaluation_of(groups, bases)
+        self._require_use(evaluation, bases.first(groups))
         _, scheduled = evaluation(stay, self._position.value)
         rates = AppliedRates([*held, *scheduled[len(held) :]][:groups])
         return evaluation, bases, self._current_lrs.normalise(rates, None)

@@ -234,6 +234,16 @@ class Evaluation:
             for shape in ((), (self.groups + 2,)):  # one that is no number of groups
                 jax.eval_shape(rounded, jax.ShapeDtypeStruct(shape, epoch_dtype()))
 
+    def uses_base_lrs(self) -> bool:
+        """Whether the formula calculates anything from the base rates."""
+        with float64_arithmetic():
+            epoch, base_lrs = jnp.zeros((1, 1), np.float64), self._stacked_bases(jnp)
+            program = jax.make_jaxpr(lambda base_lrs: self._formula(epoch, base_lrs, jnp))(base_lrs)
+        used = [*program.jaxpr.outvars]
+        for equation in program.jaxpr.eqns:
+            used.extend(equation.invars)
+        return any(variable is one for variable in program.jaxpr.invars for one in used)
+
     def check_that_it_repeats(self) -> None:
         """Raise a ValueError if the formula gives other rates when it is evaluated once more."""
         if self.on_host and not np.array_equal(self.sample(), self.sample(), equal_nan=True):

@@ -5,12 +5,13 @@ from collections.abc import Callable, Sequence
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, cast
 
+import jax
 import numpy as np
 from jaxtyping import Float
 
 from brainsched import _arguments, _check, _config, _upstream
 from brainsched._evaluation import Bases, Evaluation, stay
-from brainsched._types import Array, BaseLRs, Epochs, LRs, epoch_dtype
+from brainsched._types import Array, BaseLRs, Epochs, LRs, Rate, epoch_dtype
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -195,8 +196,21 @@ class Schedule(ABC):
                 evaluation.check_that_it_traces()
                 evaluation.check_that_it_repeats()
                 _traceable.add(type(self))
+            self._require_use(evaluation, bases.first(groups))
             _, rates = evaluation(stay, position)
         return evaluation, rates
+
+    def _require_use(self, evaluation: Evaluation, base_lrs: Sequence[Rate]) -> None:
+        """Raise if the param groups have several base rates, and the formula uses none."""
+        if _config.is_ours(type(self)) or any(isinstance(rate, jax.Array) for rate in base_lrs):
+            return
+        for group, rate in enumerate(base_lrs):
+            if rate != base_lrs[0] and not evaluation.uses_base_lrs():
+                raise ValueError(
+                    f"{type(self).__name__}.formula does not use base_lrs, so that the base rate "
+                    f"{rate} of param group {group}, and {base_lrs[0]} of group 0, would have no "
+                    f"effect: multiply by base_lrs, or give all groups one base rate"
+                )
 
     def _require_pure(self, what: str) -> None:  # noqa: B027  (all but one are pure)
         """Raise a TypeError if the rate depends on more than the epoch: ``what`` cannot be."""
