@@ -20,15 +20,13 @@ METADATA = {
     "language_info": {"name": "python"},
 }
 KERNEL_ARGUMENTS = [
-    # Pictures of exactly the size of their figure, sharp on dense screens.
-    "--InlineBackend.print_figure_kwargs={'bbox_inches': None}",
-    "--InlineBackend.figure_formats={'retina'}",
+    "--InlineBackend.print_figure_kwargs={'bbox_inches': None}",  # as large as the figure, uncut
     "--log-level=ERROR",  # ipykernel 7.4 logs that its sockets are not encrypted
 ]
 ENVIRONMENT = {
     "JAX_PLATFORMS": "cpu",  # the stored numbers are those of a CPU
     # Warnings are errors, as in all tests, but for two that the kernel itself has: of
-    # matplotlib-inline 0.2.2 at the arguments above, and of ipykernel 7.4 when it ends.
+    # matplotlib-inline 0.2.2 at the argument above, and of ipykernel 7.4 when it ends.
     "PYTHONWARNINGS": "error,ignore:InlineBackend._:DeprecationWarning,"
     "ignore:For consistency across implementations:PendingDeprecationWarning",
 }
