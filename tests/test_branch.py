@@ -316,7 +316,7 @@ BAD: list[Any] = [
     (Branch, (OLD, 1, 1, 0, 2), TypeError, "strategy must be one of 'linear', 'cos', 'sqrt'"),
     (rewarm, (OLD, 1, 2**31), ValueError, "length must be an integer from 1 to 2147483647"),
     (rewarm, (OLD, 1, 1, math.nan), ValueError, "peak_lr must be finite .* got nan"),
-    (Extension, (OLD, 5, 5, 9), ValueError, "end must be an integer from 6 to .*, got 5"),
+    (Extension, (OLD, 5, 5, 9), ValueError, "after at, which is 5, got 5: .* use rewarm"),
     (Extension, (OLD, 5, 9, 5), ValueError, "new_end must be an integer from 6 .*, got 5"),
     (Extension, ([OLD], 5, 9, 9), TypeError, "scheduler must be a scheduler of brainsched"),
 ]
