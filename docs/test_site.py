@@ -114,30 +114,34 @@ def test_no_formula_is_left_as_source(pages):
 # In a browser
 
 SCRIPT = """
-<iframe id="page" src="{url}" style="width: 1200px; height: 3000px"></iframe>
+{frames}
 <script>
+const look = (page) => ({{
+  pictures: [...page.images].map((image) => image.naturalWidth),
+  formulas: [...page.querySelectorAll("math")].map((math) => math.getBoundingClientRect().height),
+  tables: [...page.querySelectorAll("table.docutils")].map(
+    (table) => [table.scrollWidth, table.closest("section").clientWidth]),
+  found: [...page.querySelectorAll("ul.search li a")].map((link) => link.textContent),
+}});
 setTimeout(() => {{
-  const page = document.getElementById("page").contentDocument;
-  const seen = {{
-    pictures: [...page.images].map((image) => image.naturalWidth),
-    formulas: [...page.querySelectorAll("math")].map((math) => math.getBoundingClientRect().height),
-    found: [...page.querySelectorAll("ul.search li a")].map((link) => link.textContent),
-  }};
-  document.body.textContent = JSON.stringify(seen);
+  const frames = [...document.querySelectorAll("iframe")];
+  document.body.textContent = JSON.stringify(frames.map((frame) => look(frame.contentDocument)));
 }}, 4000);
 </script>
 """
+FRAME = '<iframe src="file://{site}/{url}" style="width: {width}px; height: 3000px"></iframe>'
 
 
 @pytest.fixture
 def seen(tmp_path):
-    """Return a function that opens a page in Chromium, and says what its reader sees."""
+    """Return a function that opens pages in Chromium, and says of each what its reader sees."""
     if CHROMIUM is None:
         pytest.skip("no chromium on PATH: on Debian, apt-get install chromium")
 
-    def look(url: str) -> dict[str, list]:
+    def look(*urls: str, width: int = 1200) -> list[dict[str, list]]:
+        frames = "".join(FRAME.format(site=SITE, url=url, width=width) for url in urls)
         frame = tmp_path / "frame.html"
-        frame.write_text(SCRIPT.format(url=f"file://{SITE}/{url}"))
+        frame.write_text(SCRIPT.format(frames=frames))
         command = [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--dump-dom"]
         command += ["--allow-file-access-from-files", "--virtual-time-budget=8000"]
         command += [f"--user-data-dir={tmp_path / 'profile'}", f"file://{frame}"]
@@ -150,16 +154,28 @@ def seen(tmp_path):
 
 
 def test_a_browser_shows_pictures_and_formulas(seen):
-    page = seen("api/CosineAnnealingLR.html")
+    (page,) = seen("api/CosineAnnealingLR.html")
     assert page["pictures"]
     assert min(page["pictures"]) > 100
     assert len(page["formulas"]) >= 1
     assert min(page["formulas"]) > 5
 
 
+@pytest.mark.parametrize("width", [1200, 400])
+def test_a_browser_shows_every_table_of_the_guides_in_its_whole_width(seen, width):
+    shown = seen(*(f"guides/{guide}.html" for guide in GUIDES), width=width)
+    assert sum(len(page["tables"]) for page in shown) > 20
+    cut = {
+        guide: sizes
+        for guide, page in zip(GUIDES, shown, strict=True)
+        if (sizes := [size for size in page["tables"] if size[0] > size[1]])
+    }
+    assert cut == {}
+
+
 @pytest.mark.parametrize(
     ("words", "title"), [("warm restarts", "CosineAnnealingWarmRestarts"), ("SLURM", "Many")]
 )
 def test_a_browser_finds_what_is_searched_for(seen, words, title):
-    found = seen(f"search.html?q={words.replace(' ', '+')}")["found"]
-    assert any(title in entry for entry in found)
+    (page,) = seen(f"search.html?q={words.replace(' ', '+')}")
+    assert any(title in entry for entry in page["found"])

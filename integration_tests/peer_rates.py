@@ -59,7 +59,9 @@ def rows() -> list[Row]:
                 limits = dict(re.findall(r"^(from|to) (\d+): ", cells[2]))
                 first, last = int(limits.get("from", 0)), int(limits.get("to", STEPS))
                 row = Row(head[0].split()[0], cells[0], cells[1], first, last)
-            found.append(row._replace(theirs=row.theirs.strip("`"), ours=row.ours.strip("`")))
+            # A cell may have several calls of theirs, which come to the same.
+            for theirs in re.findall(r"`(.+?)`", row.theirs):
+                found.append(row._replace(theirs=theirs, ours=row.ours.strip("`")))
     return found
 
 

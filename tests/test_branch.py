@@ -320,7 +320,7 @@ BAD: list[Any] = [
     (cooldown, (StepLR([0.5, 0.1]), 1, 1, 0.2), ValueError, "0.1 in param group 1, got 0.2: a coo"),
     (rewarm, (OLD, 1, 1, 0.4), ValueError, "peak_lr must be at least the rate at epoch 1, .* 0.5"),
     (rewarm, (CyclicLR(0.1, 0.5, 4), 4, 4), ValueError, "0.5 in param group 0, got 0.1: .*Branch"),
-    (Extension, (OLD, 5, 5, 9), ValueError, "end must be an integer from 6 to .*, got 5"),
+    (Extension, (OLD, 5, 5, 9), ValueError, "after at, which is 5, got 5: .* use rewarm"),
     (Extension, (OLD, 5, 9, 5), ValueError, "new_end must be an integer from 6 .*, got 5"),
     (Extension, ([OLD], 5, 9, 9), TypeError, "scheduler must be a scheduler of brainsched"),
 ]

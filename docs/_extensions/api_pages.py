@@ -8,6 +8,7 @@ call that is drawn and tabulated is the one in ``examples/gallery.py``. The page
 import ast
 import importlib.util
 import inspect
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -82,7 +83,7 @@ def class_page(cls: type, name: str, example: str) -> str:
 def example_of(name: str, call: str, rows: str, remark: str) -> str:
     """Return the picture and the table of one call."""
     return (
-        f".. code-block:: python\n\n   {call}\n\n"
+        f".. code-block:: python\n   :class: call\n\n   {call}\n\n"
         f".. image:: {name}.svg\n   :alt: {name}: {remark}\n\n{rows}\n"
     )
 
@@ -106,7 +107,15 @@ def save(ax: Any, path: Path) -> None:
 
 def schedule_example(name: str, schedule: Any, call: str, folder: Path) -> str:
     """Draw and tabulate a schedule that is a function of the epoch."""
-    save(schedule.plot(EPOCHS), folder / f"{name}.svg")
+    ax = schedule.plot(EPOCHS)
+    ax.set(yscale="linear", ylim=(0, 1.05))  # one scale for all, to compare
+    if hasattr(schedule, "at"):  # it leaves another schedule there
+        epochs = np.arange(EPOCHS)
+        old = schedule.scheduler.lr_at(epochs)[:, 0]
+        ax.step(epochs, old, "--", where="post", color="0.6", zorder=1, label="the old schedule")
+        ax.lines[0].set_label(name)
+        ax.legend()
+    save(ax, folder / f"{name}.svg")
     rates = np.asarray(schedule.lr_at(SHOWN))[:, 0]
     rows = table({"epoch": [*map(str, SHOWN)], "rate": [f"{rate:.4g}" for rate in rates]})
     return example_of(name, call, rows, f"the rate over {EPOCHS} epochs")
@@ -194,7 +203,16 @@ def write(folder: Path) -> None:
     (folder / "index.rst").write_text(page("Reference", body))
 
 
+def let_title_break(app: Sphinx, name: str, template: str, context: Any, doctree: Any) -> None:
+    """Let a name in a title break between its words, where the window is narrow."""
+    between_words = re.compile(r"(?<=_)|(?<=[a-z])(?=[A-Z])")
+    context["body"] = re.sub(
+        r"<h1>[^<]*", lambda title: between_words.sub("<wbr>", title[0]), context.get("body", "")
+    )
+
+
 def setup(app: Sphinx) -> dict[str, Any]:
     """Write the pages before Sphinx looks for sources."""
     app.connect("builder-inited", lambda app: write(Path(app.srcdir) / "api"))
+    app.connect("html-page-context", let_title_break)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

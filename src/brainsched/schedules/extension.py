@@ -43,6 +43,10 @@ class Extension(Composition):
     TypeError, ValueError
         If an argument is not as described; the message names it.
 
+    See Also
+    --------
+    rewarm : Up again, and then a ``cooldown``, for a run that has ended.
+
     Notes
     -----
     A cosine with the new ``T_max`` from its start would be at another rate at ``at``, and the run
@@ -62,7 +66,12 @@ class Extension(Composition):
     ) -> None:
         self.scheduler = self._trunk = scheduler
         self.at = _schedule_check.count("at", at, least=0)
-        self.end = _schedule_check.count("end", end, least=self.at + 1)
+        self.end = _schedule_check.count("end", end, least=0)
+        if self.end <= self.at:
+            raise ValueError(
+                f"end must come after at, which is {self.at}, got {self.end}: nothing is left to "
+                f"stretch; after the end use rewarm, and then cooldown"
+            )
         self.new_end = _schedule_check.count("new_end", new_end, least=self.at + 1)
         super().__init__({"scheduler": scheduler}, last_epoch)
 
