@@ -15,6 +15,7 @@ import pytest
 from flax import nnx
 
 from brainsched import (
+    Extension,
     LambdaLR,
     PerUpdate,
     PiecewiseConstantSchedule,
@@ -248,6 +249,31 @@ def test_a_state_of_the_first_version_goes_on_as_it_is():
     jax.tree.map(np.testing.assert_array_equal, found, expected)
     assert same_structure(after, old)
     assert after[1].hyperparams["learning_rate"].tolist() == plan().lr_at(5).tolist()
+
+
+@pytest.mark.parametrize("transform", [lambda update: update, jax.jit])
+@pytest.mark.parametrize("later", [plan(20), Extension(plan(), at=2, end=10, new_end=20)])
+def test_a_plan_that_was_changed_on_purpose_is_the_plan_from_the_next_update_on(transform, later):
+    _, state = trained(plan(), 25, steps_per_epoch=10)
+    tx, target = trained(later, 0, steps_per_epoch=10)
+    _, state = transform(tx.update)(PARAMS, state)
+    assert same_structure(state, target)
+    check_resumed(state, later)
+    with pytest.warns(UserWarning, match="another plan"):
+        check_resumed(state, plan(30), steps_per_epoch=10)
+
+
+def test_under_scan_and_vmap_the_plan_keeps_its_shape_and_type():
+    tx = scale_by_scheduler(plan(), GROUPS)
+    state = jax.vmap(lambda _: tx.init(PARAMS))(jnp.arange(3))
+    before = state.hyperparams["plan"]
+
+    def body(state, _):
+        return jax.vmap(lambda state: tx.update(PARAMS, state)[1])(state), None
+
+    after = jax.lax.scan(body, state, None, length=4)[0].hyperparams["plan"]
+    assert (after.shape, after.dtype, after.weak_type) == (before.shape, before.dtype, False)
+    np.testing.assert_array_equal(after, before)
 
 
 def test_one_warning_says_it_all():

@@ -98,7 +98,8 @@ class ScaleBySchedulerState(NamedTuple):
         is 0.
 
         ``'scheduled_learning_rate'``, ``(n_groups,)``, and ``'plan'`` have the schedule's own rates
-        at the latest update and the numbers that tell its plan: see ``check_resumed``.
+        at the latest update and the numbers that tell the plan that gave them: see
+        ``check_resumed``.
 
         ``'learning_rate_multiplier'`` has the state of the ``multiplier``, where there is one.
     """
@@ -226,6 +227,8 @@ def scale_by_scheduler(
             hyperparams["learning_rate_scale"] = scale
         if "scheduled_learning_rate" in hyperparams:
             hyperparams["scheduled_learning_rate"] = scheduled
+        if "plan" in hyperparams:  # the one of this update, which may not be that of init
+            hyperparams["plan"] = jnp.asarray(plan)
         if times is not None:
             one = jnp.ones((), scheduled.dtype)
             memory = hyperparams["learning_rate_multiplier"]
