@@ -20,6 +20,11 @@ from brainsched._types import Array, epoch_dtype, largest_epoch
 from brainsched.schedules import _schedule_check
 from brainsched.schedules.per_update import PerUpdate
 
+# What to do where an optimizer has several states of scale_by_scheduler.
+GIVE_A_PART = (
+    "give the part that has one, as is opt_state.inner_states['matrices'] of an "
+    "optax.multi_transform"
+)
 _LARGEST_COUNT = int(np.iinfo(np.int32).max)
 
 
@@ -310,8 +315,7 @@ def states_in(opt_state: Any, at_most: int | None = None) -> list[ScaleBySchedul
         )
     if at_most is not None and len(found) > at_most:
         raise ValueError(
-            f"opt_state has {len(found)} states of scale_by_scheduler in it: give the part that "
-            f"has one"
+            f"opt_state has {len(found)} states of scale_by_scheduler in it: {GIVE_A_PART}"
         )
     return found
 
