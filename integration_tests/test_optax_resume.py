@@ -15,6 +15,7 @@ import pytest
 from flax import nnx
 
 from brainsched import (
+    Extension,
     LambdaLR,
     PerUpdate,
     PiecewiseConstantSchedule,
@@ -23,6 +24,9 @@ from brainsched import (
     WarmupCosineSchedule,
     WarmupScheduler,
     check_resumed,
+    cooldown,
+    rates_by_name,
+    rewarm,
     scale_by_scheduler,
 )
 from brainsched._optax import ScaleBySchedulerState
@@ -89,7 +93,11 @@ def test_what_is_resumed_under_the_same_plan_is_resumed_without_a_word(saved_thr
         (plan(eta_min=0.1), {"steps_per_epoch": 10}, r"plan: eta_min \(0 -> 0.1\) changed"),
         (plan(20, eta_min=0.1), {}, r"steps_per_epoch \(10 -> 1\), total_steps .*, eta_min .* ch"),
         (plan(base_lr=[1.0] * 3), {"steps_per_epoch": 10}, r"number of param groups \(2 -> 3\)"),
-        (StepLR([0.5, 0.25]), {"steps_per_epoch": 10}, "another plan: class changed"),
+        (
+            StepLR([0.5, 0.25]),
+            {"steps_per_epoch": 10},
+            r"plan: class \(WarmupCosineSchedule -> StepLR\) ch",
+        ),
     ],
 )
 @pytest.mark.parametrize("saved_through", [through_msgpack, through_pickle])
@@ -120,7 +128,7 @@ def test_the_rates_that_were_and_will_be_go_by_the_groups_names():
 def test_a_change_that_is_yet_to_come_is_found():
     before, after = (PiecewiseConstantSchedule(0.5, [n], [1.0, 0.5]) for n in (50, 60))
     _, state = trained(before, 3, {"*": 0})
-    with pytest.warns(UserWarning, match="boundaries changed.* group 0 0.5 -> 0.5"):
+    with pytest.warns(UserWarning, match="boundaries changed.* number 2, agree: group 0 0.5. "):
         check_resumed(state, after)
 
 
@@ -196,6 +204,9 @@ def test_what_cannot_be_checked_raises():
         check_resumed(state, 0.1)  # type: ignore[arg-type]  # which is what is tested
     with pytest.raises(TypeError, match="outside of compiled code"):
         jax.jit(lambda state: check_resumed(state, plan()))(state)
+    shapes = nnx.eval_shape(lambda: state)
+    with pytest.raises(TypeError, match=r"must hold arrays, got the shapes .* nnx.eval_shape"):
+        check_resumed(shapes, plan())
     many = jax.vmap(lambda _: state)(jnp.arange(3))
     with pytest.raises(ValueError, match=r"states of many runs, of shape \(3,\)"):
         check_resumed(many, plan())
@@ -248,6 +259,105 @@ def test_a_state_of_the_first_version_goes_on_as_it_is():
     jax.tree.map(np.testing.assert_array_equal, found, expected)
     assert same_structure(after, old)
     assert after[1].hyperparams["learning_rate"].tolist() == plan().lr_at(5).tolist()
+
+
+@pytest.mark.parametrize("transform", [lambda update: update, jax.jit])
+@pytest.mark.parametrize("later", [plan(20), Extension(plan(), at=2, end=10, new_end=20)])
+def test_a_plan_that_was_changed_on_purpose_is_the_plan_from_the_next_update_on(transform, later):
+    _, state = trained(plan(), 25, steps_per_epoch=10)
+    tx, target = trained(later, 0, steps_per_epoch=10)
+    _, state = transform(tx.update)(PARAMS, state)
+    assert same_structure(state, target)
+    check_resumed(state, later)
+    with pytest.warns(UserWarning, match="another plan"):
+        check_resumed(state, plan(30), steps_per_epoch=10)
+
+
+def test_under_scan_and_vmap_the_plan_keeps_its_shape_and_type():
+    tx = scale_by_scheduler(plan(), GROUPS)
+    state = jax.vmap(lambda _: tx.init(PARAMS))(jnp.arange(3))
+    before = state.hyperparams["plan"]
+
+    def body(state, _):
+        return jax.vmap(lambda state: tx.update(PARAMS, state)[1])(state), None
+
+    after = jax.lax.scan(body, state, None, length=4)[0].hyperparams["plan"]
+    assert (after.shape, after.dtype, after.weak_type) == (before.shape, before.dtype, False)
+    np.testing.assert_array_equal(after, before)
+
+
+@pytest.mark.parametrize("updates", [0, 30, 61])  # epoch 6 is that of update 60, the 61st
+@pytest.mark.parametrize(
+    "branch",
+    [
+        cooldown(plan(), at=6, length=2),
+        rewarm(plan(), at=6, length=2),
+        Extension(plan(), at=6, end=10, new_end=20),
+        cooldown(Extension(plan(), at=7, end=10, new_end=20), at=6, length=2),
+    ],
+)
+def test_a_state_of_the_old_schedule_is_one_of_its_branch_up_to_where_it_leaves(branch, updates):
+    _, state = trained(plan(), updates, steps_per_epoch=10)
+    check_resumed(state, branch, steps_per_epoch=10)
+    check_resumed(state, PerUpdate(branch, 10))
+
+
+def test_branches_in_updates_of_a_plan_in_epochs_are_recognised():
+    _, state = trained(plan(), 25, steps_per_epoch=10)
+    check_resumed(state, cooldown(PerUpdate(plan(), 10), at=25, length=5))
+
+
+def test_an_old_schedule_that_went_on_is_told_where_to_leave():
+    """Update 64 is in epoch 6.4, where it is at 0.55 of the cosine's 8 epochs."""
+    _, state = trained(plan(), 65, steps_per_epoch=10)
+    rate = 0.5 * np.cos(np.pi / 2 * 0.55) ** 2
+    expected = re.escape(
+        "plan: it is of the WarmupCosineSchedule, which this Extension leaves with at=5, and the "
+        "WarmupCosineSchedule went on to epoch 7. To leave it there, build one with at=7. The "
+        f"rates at the latest update, number 64: group 0 {rate:.6g} -> "
+    )
+    with pytest.warns(UserWarning, match=expected):
+        check_resumed(state, Extension(plan(), 5, 10, 20), steps_per_epoch=10)
+    check_resumed(state, Extension(plan(), 7, 10, 20), steps_per_epoch=10)
+
+
+def test_a_branch_of_another_schedule_is_another_plan():
+    _, state = trained(plan(), 25, steps_per_epoch=10)
+    named = r"class \(WarmupCosineSchedule -> Branch\) changed"
+    with pytest.warns(UserWarning, match=named):
+        check_resumed(state, cooldown(plan(20), at=6, length=2), steps_per_epoch=10)
+
+
+def test_a_class_that_the_code_does_not_know_goes_without_its_name():
+    _, state = trained(plan(), 1)
+    saved = state[1].hyperparams["plan"].at[3].set(-5.0)
+    with pytest.warns(UserWarning, match=r"class \(another -> WarmupCosineSchedule\) changed"):
+        check_resumed(optax.tree_utils.tree_set(state, plan=saved), plan())
+
+
+def two_parts():
+    """Return two schedulers, and the state of an optimizer with a part for each."""
+    schedulers = {"matrices": plan(), "others": StepLR([0.5, 0.25], 30)}
+    parts = {
+        name: scale_by_scheduler(scheduler, GROUPS, allow_unused=True)
+        for name, scheduler in schedulers.items()
+    }
+    tx = optax.multi_transform(parts, {"body": "matrices", "head": "others"})
+    return schedulers, jax.jit(tx.update)(PARAMS, tx.init(PARAMS))[1]
+
+
+def test_each_scheduler_of_an_optimizer_with_two_finds_its_state():
+    schedulers, state = two_parts()
+    for name, scheduler in schedulers.items():
+        check_resumed(state, scheduler)
+        assert rates_by_name(state.inner_states[name], scheduler)
+    with pytest.raises(ValueError, match=r"2 states .*opt_state.inner_states\['matrices'\]"):
+        rates_by_name(state, schedulers["others"])
+    with pytest.warns(UserWarning, match=r"in each of its 2 states, .*\['matrices'\]") as caught:
+        check_resumed(state, plan(20))
+    assert len(caught) == 2
+    with pytest.warns(UserWarning, match=r"plan: total_steps \(10 -> 20\) changed"):
+        check_resumed(state.inner_states["matrices"], plan(20))
 
 
 def test_one_warning_says_it_all():

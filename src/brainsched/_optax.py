@@ -20,6 +20,11 @@ from brainsched._types import Array, epoch_dtype, largest_epoch
 from brainsched.schedules import _schedule_check
 from brainsched.schedules.per_update import PerUpdate
 
+# What to do where an optimizer has several states of scale_by_scheduler.
+GIVE_A_PART = (
+    "give the part that has one, as is opt_state.inner_states['matrices'] of an "
+    "optax.multi_transform"
+)
 _LARGEST_COUNT = int(np.iinfo(np.int32).max)
 
 
@@ -98,7 +103,8 @@ class ScaleBySchedulerState(NamedTuple):
         is 0.
 
         ``'scheduled_learning_rate'``, ``(n_groups,)``, and ``'plan'`` have the schedule's own rates
-        at the latest update and the numbers that tell its plan: see ``check_resumed``.
+        at the latest update and the numbers that tell the plan that gave them: see
+        ``check_resumed``.
 
         ``'learning_rate_multiplier'`` has the state of the ``multiplier``, where there is one.
     """
@@ -231,6 +237,8 @@ def scale_by_scheduler(
             hyperparams["learning_rate_scale"] = scale
         if "scheduled_learning_rate" in hyperparams:
             hyperparams["scheduled_learning_rate"] = scheduled
+        if "plan" in hyperparams:  # the one of this update, which may not be that of init
+            hyperparams["plan"] = jnp.asarray(plan)
         if times is not None:
             one = jnp.ones((), scheduled.dtype)
             memory = hyperparams["learning_rate_multiplier"]
@@ -312,8 +320,7 @@ def states_in(opt_state: Any, at_most: int | None = None) -> list[ScaleBySchedul
         )
     if at_most is not None and len(found) > at_most:
         raise ValueError(
-            f"opt_state has {len(found)} states of scale_by_scheduler in it: give the part that "
-            f"has one"
+            f"opt_state has {len(found)} states of scale_by_scheduler in it: {GIVE_A_PART}"
         )
     return found
 

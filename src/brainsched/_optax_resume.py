@@ -6,9 +6,15 @@ from typing import Any
 import jax
 import numpy as np
 
-from brainsched import _plan
+from brainsched import _config, _plan
 from brainsched._base import LRScheduler
-from brainsched._optax import Rates, ScaleBySchedulerState, require_scheduler, states_in
+from brainsched._optax import (
+    GIVE_A_PART,
+    Rates,
+    ScaleBySchedulerState,
+    require_scheduler,
+    states_in,
+)
 
 # Rates that differ by no more than this may come from two devices, or two versions of XLA.
 _TOLERANCE = 1e-6
@@ -22,12 +28,15 @@ def check_resumed(
 ) -> None:
     """Warn if an optimizer's state was saved under another plan than the code's.
 
-    Call it on the host, once, after restoring. The code's schedule holds from there on.
+    Call it on the host, once, after restoring. The code's schedule holds from there on. A state
+    of the old schedule of a :class:`Branch` or an :class:`Extension` is one of its plan, up to
+    where it leaves.
 
     Parameters
     ----------
     opt_state : pytree
         The restored state of an optimizer, in which there is one of :func:`scale_by_scheduler`.
+        Where there are several, as under ``optax.multi_transform``, one of this plan is enough.
     scheduler : LRScheduler
         The scheduler that the code gives to :func:`scale_by_scheduler`.
     steps_per_epoch, staircase : int and bool, optional
@@ -37,12 +46,13 @@ def check_resumed(
     -----
     UserWarning
         With the names of what changed, and each group's rate at the latest update: what it was,
-        and what it would be. A state that brainsched 0.1.0 saved has the rates alone.
+        and what it would be, or that they agree. A state that brainsched 0.1.0 saved has the
+        rates alone.
 
     Raises
     ------
     TypeError, ValueError
-        If there is no such state, it is traced, or it is of many runs.
+        If there is no such state, or it is of many runs, or holds no arrays: traced, or shapes.
 
     Examples
     --------
@@ -60,30 +70,61 @@ def check_resumed(
     known_steps, known_staircase = _plan.remembered(scheduler)
     steps_per_epoch = known_steps if steps_per_epoch is None else steps_per_epoch
     staircase = known_staircase if staircase is None else staircase
-    rates = Rates(scheduler, steps_per_epoch, staircase)
-    for state in states_in(opt_state):
-        before, plan, count = _on_host(state)
-        latest = max(count - 1, 0)
-        now = np.asarray(rates.at(latest))
-        changed = (
-            []
-            if plan is None
-            else _plan.changes(plan, scheduler, len(rates.groups), steps_per_epoch, staircase)
-        )
-        same_groups = before.shape == now.shape
-        if not same_groups and plan is None:
-            changed = [f"number of param groups ({len(before)} -> {len(now)})"]
-        same_rates = same_groups and bool(np.allclose(before, now, rtol=_TOLERANCE, atol=0))
-        if not changed and same_rates:
-            continue
+    states = states_in(opt_state)
+    found = [_change(state, scheduler, steps_per_epoch, staircase) for state in states]
+    if not all(found):  # one of the states is this scheduler's
+        return
+    for change in found:
+        which = "" if len(found) == 1 else f" in each of its {len(found)} states, {GIVE_A_PART}"
         warnings.warn(
-            f"the optimizer was saved under another plan: "
-            f"{', '.join(changed or ['its rates'])} changed. The rates at the latest update, "
-            f"number {latest}: {_shown(before, now, rates.groups.names)}. The schedule of the code "
-            f"holds from here on",
+            f"the optimizer was saved under another plan{which}: {change}. The schedule of the "
+            f"code holds from here on",
             UserWarning,
             stacklevel=2,
         )
+
+
+def _change(
+    state: ScaleBySchedulerState, scheduler: LRScheduler, steps_per_epoch: int, staircase: bool
+) -> str:
+    """Say what the code has changed since the state was saved; nothing if it goes on.
+
+    A state of the schedule that ``scheduler`` branched off from is one of its own, as long as both
+    have the same rates at the latest update.
+    """
+    before, plan, count = _on_host(state)
+    latest = max(count - 1, 0)
+    rates = Rates(scheduler, steps_per_epoch, staircase)
+    now = np.asarray(rates.at(latest))
+    same_groups = before.shape == now.shape
+    same_rates = same_groups and _close(before, now)
+    changed: list[str] = []
+    branch = None
+    if plan is not None:
+        call = scheduler, len(rates.groups), steps_per_epoch, staircase
+        changed = _plan.changes(plan, *call)
+        branch = _plan.branch_of(plan, *call) if changed else None
+    elif not same_groups:
+        changed = [f"number of param groups ({len(before)} -> {len(now)})"]
+    if same_rates and (branch or not changed):
+        return ""
+    what = f"{', '.join(changed or ['its rates'])} changed"
+    if branch:
+        what = _went_on(*branch, latest)
+    agree = ", agree" if same_rates else ""
+    return (
+        f"{what}. The rates at the latest update, number {latest}{agree}: "
+        f"{_shown(before, now, rates.groups.names)}"
+    )
+
+
+def _went_on(branch: Any, steps_per_epoch: int, latest: int) -> str:
+    name = _config.name_of(type(branch.scheduler))
+    epoch = -(-latest // steps_per_epoch)  # rounded up: what has been trained stays as it was
+    return (
+        f"it is of the {name}, which this {type(branch).__name__} leaves with at={branch.at}, and "
+        f"the {name} went on to epoch {epoch}. To leave it there, build one with at={epoch}"
+    )
 
 
 def _on_host(state: ScaleBySchedulerState) -> tuple[np.ndarray, np.ndarray | None, int]:
@@ -95,6 +136,11 @@ def _on_host(state: ScaleBySchedulerState) -> tuple[np.ndarray, np.ndarray | Non
         raise TypeError(
             "opt_state must be on the host or on a device, got traced arrays: call "
             "check_resumed once, outside of compiled code"
+        )
+    if any(isinstance(array, jax.ShapeDtypeStruct) for array in arrays):
+        raise TypeError(
+            "opt_state must hold arrays, got the shapes of them, as nnx.eval_shape and "
+            "jax.eval_shape give: call check_resumed with what was restored into it"
         )
     count, before, *plan = map(np.asarray, arrays)
     if count.ndim:
@@ -108,10 +154,18 @@ def _shown(before: np.ndarray, now: np.ndarray, names: tuple[str, ...]) -> str:
     if before.shape != now.shape:
         return f"{_joined(before)} -> {_joined(now)}"
     return ", ".join(
-        f"group {name} {old:.6g} -> {new:.6g}"
+        f"group {name} {_number(old)}" + ("" if _close(old, new) else f" -> {_number(new)}")
         for name, old, new in zip(names, before, now, strict=True)
     )
 
 
+def _close(before: Any, now: Any) -> bool:
+    return bool(np.allclose(before, now, rtol=_TOLERANCE, atol=0))
+
+
 def _joined(rates: np.ndarray) -> str:
-    return ", ".join(f"{rate:.6g}" for rate in rates)
+    return ", ".join(map(_number, rates))
+
+
+def _number(rate: Any) -> str:
+    return f"{rate:.6g}"

@@ -36,7 +36,7 @@ def fingerprint(
 def changes(
     saved: np.ndarray, scheduler: LRScheduler, groups: int, steps_per_epoch: int, staircase: bool
 ) -> list[str]:
-    """Return what differs from a fingerprint that was saved: names, with numbers where known."""
+    """Return what differs from a fingerprint that was saved: names, with what is known of it."""
     found: list[str] = []
     entries = _entries(scheduler, groups, steps_per_epoch, staircase)
     for (name, number), before in zip(entries, saved.tolist(), strict=False):
@@ -44,10 +44,25 @@ def changes(
         if now == before or math.isnan(now) or math.isnan(before):
             continue
         if name.endswith("class"):  # its arguments are others, too
-            return [*found, name]
+            return [*found, f"{name} ({_class_of(before)} -> {_class_of(now)})"]
         readable = now >= 0 and before >= 0
         found.append(f"{name} ({before:.6g} -> {now:.6g})" if readable else name)
     return found
+
+
+def branch_of(
+    saved: np.ndarray, scheduler: LRScheduler, groups: int, steps_per_epoch: int, staircase: bool
+) -> tuple[Any, int] | None:
+    """Return the branch or extension whose old schedule was saved, where ``scheduler`` has one.
+
+    With it comes how many updates make an epoch of it.
+    """
+    branch, steps_per_epoch, staircase = _said_outside(scheduler, steps_per_epoch, staircase)
+    while branch._trunk is not None:
+        if not changes(saved, branch._trunk, groups, steps_per_epoch, staircase):
+            return branch, steps_per_epoch
+        branch = branch._trunk
+    return None
 
 
 _bridged: "weakref.WeakKeyDictionary[LRScheduler, tuple[int, bool]]" = weakref.WeakKeyDictionary()
@@ -63,12 +78,19 @@ def remembered(scheduler: LRScheduler) -> tuple[int, bool]:
     return _bridged.get(scheduler, (1, False))
 
 
+def _said_outside(
+    scheduler: LRScheduler, steps_per_epoch: int, staircase: bool
+) -> tuple[LRScheduler, int, bool]:
+    """Return what a ``PerUpdate`` is of, and how it is stretched, which may be said either way."""
+    if isinstance(scheduler, PerUpdate) and steps_per_epoch == 1:
+        return scheduler.scheduler, scheduler.steps_per_epoch, scheduler.staircase
+    return scheduler, steps_per_epoch, staircase
+
+
 def _entries(
     scheduler: LRScheduler, groups: int, steps_per_epoch: int, staircase: bool
 ) -> list[tuple[str, float]]:
-    if isinstance(scheduler, PerUpdate) and steps_per_epoch == 1:  # said in the other way
-        steps_per_epoch, staircase = scheduler.steps_per_epoch, scheduler.staircase
-        scheduler = scheduler.scheduler
+    scheduler, steps_per_epoch, staircase = _said_outside(scheduler, steps_per_epoch, staircase)
     entries = [
         ("number of param groups", float(groups)),
         ("steps_per_epoch", float(steps_per_epoch)),
@@ -83,9 +105,8 @@ def _entries(
 
 def _described(scheduler: LRScheduler, where: str) -> Iterator[tuple[str, float]]:
     """Yield the class and the arguments of a scheduler, and those of its parts."""
-    names = _arguments.parameters(type(scheduler))
-    yield f"{where}class", _checksum([_config.name_of(type(scheduler)), *names])
-    for name in names:
+    yield f"{where}class", _class_checksum(type(scheduler))
+    for name in _arguments.parameters(type(scheduler)):
         value = getattr(scheduler, name)
         parts = value if isinstance(value, Sequence) else [value]
         if name == "last_epoch":  # is where it begins, and no part of the plan
@@ -97,6 +118,18 @@ def _described(scheduler: LRScheduler, where: str) -> Iterator[tuple[str, float]
                 yield from _described(part, f"{where}{name}{index}.")
         else:
             yield f"{where}{name}", _number(value)
+
+
+def _class_checksum(cls: type[LRScheduler]) -> float:
+    return _checksum([_config.name_of(cls), *_arguments.parameters(cls)])
+
+
+def _class_of(checksum: float) -> str:
+    """Return the name of the class that has this checksum, where one is known."""
+    known = _config.classes()
+    return next(
+        (name for name, cls in known.items() if _class_checksum(cls) == checksum), "another"
+    )
 
 
 def _number(value: Any) -> float:
