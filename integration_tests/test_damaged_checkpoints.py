@@ -78,7 +78,7 @@ DAMAGE = {
     "rate_of_a_string": (replaced("current_lrs", ["0.1", 1]), TypeError, r"lrs'\]\[0\].*'0.1'"),
     "rates_no_list": (replaced("current_lrs", 0.1), TypeError, "current_lrs.*sequence"),
     "config_no_dict": (replaced("config", [1]), TypeError, "config.*dict, got list"),
-    "no_dict": (lambda state: list(state), TypeError, "must be a dict, got list"),
+    "no_dict": (lambda state: list(state), TypeError, "must be a dict, as .* got list"),
     "of_another_class": (
         lambda state: trained(scheduler=brainsched.StepLR(0.1, 3))[0].state_dict(),
         ValueError,

@@ -1,5 +1,6 @@
 """The link between a scheduler and an optimizer, as users come upon it."""
 
+import functools
 import pathlib
 import re
 import sys
@@ -357,7 +358,7 @@ def test_a_scheduler_of_braintools_that_was_replaced_says_so(shared):
     scheduler = StepLR(0.125)
     scheduler.attach_optimizer(optimizer)
     assert moved(optimizer) == 0.125
-    uses = [theirs.step, theirs.get_last_lr, lambda: theirs.attach_optimizer(optimizer)]
+    uses = [theirs.step, theirs.get_last_lr]
     if shared:
         uses = [lambda: bystander.step({"a": jnp.ones(2)})]
     for use in uses:
@@ -452,6 +453,120 @@ def test_a_rate_set_by_hand_may_be_traced():
     np.testing.assert_array_equal(optimizer.param_groups[0]["params"]["a"].value, -0.25)
 
 
+# A program that set a rate by hand, and cannot raise
+
+
+@pytest.mark.parametrize("bad", [-0.25, float("nan"), float("inf")])
+@pytest.mark.parametrize("way", ["current_lr", "group", "list", "apply"])
+def test_a_bad_rate_set_in_a_compiled_program_shows_in_what_it_trains_and_on_the_host(way, bad):
+    optimizer = sgd(StepLR(0.5))
+    scheduler = optimizer.lr
+    weight = optimizer.param_groups[0]["params"]["a"]
+
+    @jit
+    def train_step(rate):
+        if way == "current_lr":
+            optimizer.current_lr = rate
+        elif way == "group":
+            optimizer.param_groups[0]["lr"] = rate
+        elif way == "list":
+            scheduler.current_lrs.value = [rate]
+        else:
+            scheduler.apply(lambda _: rate)
+        optimizer.step({"a": jnp.ones(2)})
+
+    train_step(0.25)
+    assert optimizer.get_last_lr() == [0.25]
+    np.testing.assert_array_equal(weight.value, -0.25)
+    train_step(bad)
+    assert not np.isfinite(weight.value).any()
+    reads = [
+        scheduler.get_last_lr,
+        optimizer.get_last_lr,
+        lambda: scheduler.applied_rates,
+        scheduler.state_dict,
+    ]
+    for read in reads:
+        with pytest.raises(
+            ValueError,
+            match=r"current_lrs\[0\] must be finite and not negative.*"
+            r"by hand in compiled code.*Set one that is at least 0",
+        ):
+            read()
+    scheduler.step()  # which gives back the scheduled rate
+    weight.value = jnp.zeros(2)
+    assert moved(optimizer) == 0.5
+    train_step(0.125)
+    assert optimizer.get_last_lr() == [0.125]
+
+
+def test_a_negative_rate_shows_though_the_schedule_takes_its_place_in_the_same_program():
+    optimizer = sgd(StepLR(0.5))
+
+    @jit
+    def train_step(rate):
+        optimizer.current_lr = rate
+        optimizer.step({"a": jnp.ones(2)})
+        optimizer.lr.step()
+
+    train_step(-0.25)
+    assert optimizer.get_last_lr() == [0.5]
+    assert np.isnan(optimizer.param_groups[0]["params"]["a"].value).all()
+
+
+@pytest.mark.parametrize("bad", [-0.25, float("nan"), float("inf")])
+def test_a_bad_rate_on_a_device_is_refused_on_the_host(bad):
+    optimizer = sgd(StepLR(0.5))
+
+    def by_list():
+        optimizer.lr.current_lrs.value = [jnp.asarray(bad)]
+
+    def by_attribute():
+        optimizer.current_lr = jnp.asarray(bad)
+
+    for write in (by_list, by_attribute):
+        with pytest.raises(ValueError, match=r"current_lrs\[0\] must be finite and not negative"):
+            write()
+    assert moved(optimizer) == 0.5
+
+
+def test_the_gradient_of_a_rate_that_is_set_by_hand_is_what_it_was():
+    def moved_by(rate):
+        optimizer = sgd(StepLR(0.5))
+        optimizer.current_lr = rate
+        optimizer.step({"a": jnp.full(2, 3.0)})
+        return optimizer.param_groups[0]["params"]["a"].value[0]
+
+    np.testing.assert_array_equal(jax.grad(moved_by)(0.25), -3.0)
+
+
+# Rates and arguments cannot be changed in place
+
+
+IN_PLACE = {
+    "an item": lambda rates: rates.__setitem__(0, 0.125),
+    "append": lambda rates: rates.append(0.125),
+    "+=": lambda rates: rates.__iadd__([0.125]),
+    "clear": lambda rates: rates.clear(),
+    "sort": lambda rates: rates.sort(),
+}
+
+
+@pytest.mark.parametrize("way", IN_PLACE)
+@pytest.mark.parametrize("stepped", [False, True], ids=["new", "after compiled code"])
+def test_the_applied_rates_cannot_be_changed_in_place(way, stepped):
+    scheduler = StepLR([0.5, 0.25])
+    optimizer = sgd(scheduler)
+    if stepped:
+        jit(scheduler.step)()
+    with pytest.raises(TypeError, match=r"cannot be changed in place.*group\['lr'\] = rate"):
+        IN_PLACE[way](scheduler.current_lrs.value)
+    with pytest.raises(TypeError, match="this list is an argument of a scheduler, and fixed"):
+        IN_PLACE[way](scheduler.base_lrs)
+    assert scheduler.base_lrs == [0.5, 0.25]
+    assert moved(optimizer) == optimizer.current_lr == 0.5
+
+
 def test_an_optimizer_under_vmap_trains_each_copy_at_its_own_rate():
     def trained(base_lr):
         optimizer = sgd(StepLR(base_lr, 1, 0.5))
@@ -510,7 +625,179 @@ def test_a_plain_jax_transformation_of_the_optimizers_step_raises():
         step(jnp.ones(2))
 
 
+def test_after_a_step_on_the_host_the_transformation_may_be_compiled_alone():
+    optimizer = sgd(StepLR(0.5, 1, 0.5))
+    tx, parameters = optimizer.tx, {"a": jnp.zeros(2)}
+    assert moved(optimizer) == 0.5
+    update = jit(lambda: tx.update({"a": jnp.ones(2)}, tx.init(parameters))[0]["a"][0])
+    assert update() == -0.5
+    optimizer.lr.step()
+    assert update() == -0.25
+
+
+WRAPPERS = {
+    "MultiSteps": lambda tx: optax.MultiSteps(tx, 2).gradient_transformation(),
+    "apply_if_finite": lambda tx: optax.apply_if_finite(tx, 3),
+    "jit": lambda tx: optax.GradientTransformation(tx.init, jax.jit(tx.update)),
+}
+
+
+def wrapped(name):
+    """Return an optimizer with a wrapped transformation, and its parameter."""
+    optimizer = braintools.optim.SGD(lr=StepLR(0.5, 1, 0.5))
+    optimizer.tx = WRAPPERS[name](optimizer.tx)
+    weight = parameter()
+    optimizer.register_trainable_weights({"a": weight})
+    return optimizer, weight
+
+
+@pytest.mark.parametrize("name", WRAPPERS)
+def test_a_transformation_that_lets_jax_trace_by_itself_says_to_compile_the_whole_step(name):
+    optimizer, weight = wrapped(name)
+    with pytest.raises(
+        brainstate.TraceContextError,
+        match=r"SGD asks for the rate within a func.*"
+        r"compile the whole step .*brainstate\.transform\.jit",
+    ):
+        optimizer.step({"a": jnp.ones(2)})
+    np.testing.assert_array_equal(weight.value, 0.0)
+
+
+# MultiSteps applies the mean of two gradients at the rate of the second one.
+@pytest.mark.parametrize(("name", "expected"), [("MultiSteps", 0.25), ("apply_if_finite", 0.75)])
+def test_compiled_as_a_whole_it_applies_the_rates_of_the_schedule(name, expected):
+    optimizer, weight = wrapped(name)
+
+    @jit
+    def train_step():
+        optimizer.step({"a": jnp.ones(2)})
+        optimizer.lr.step()
+
+    train_step(), train_step()
+    np.testing.assert_array_equal(weight.value, -expected)
+
+
+# A scheduler that was built in a function that was traced
+
+
+def built_within():
+    """Return a scheduler and an optimizer that a compiled function built, after its call."""
+    kept = []
+
+    @jit
+    def train():
+        scheduler = StepLR(0.5, 1, 0.5)
+        kept.append((scheduler, sgd(scheduler)))
+        kept[-1][1].step({"a": jnp.ones(2)})
+        scheduler.step()
+        return kept[-1][1].param_groups[0]["params"]["a"].value
+
+    np.testing.assert_array_equal(train(), -0.5)
+    return kept[0]
+
+
+OUTLIVED = {
+    "step": lambda scheduler: scheduler.step(),
+    "compiled step": lambda scheduler: jit(scheduler.step)(),
+    "get_last_lr": lambda scheduler: scheduler.get_last_lr(),
+    "epoch": lambda scheduler: scheduler.epoch,
+    "the optimizer's rates": lambda scheduler: scheduler.optimizer.get_last_lr(),
+    "attach_optimizer": lambda scheduler: scheduler.attach_optimizer(sgd(0.25)),
+    "add_param_group": lambda scheduler: scheduler.optimizer.add_param_group({"b": parameter()}),
+}
+
+
+@pytest.mark.parametrize("use", OUTLIVED)
+def test_a_scheduler_that_outlives_the_function_that_built_it_says_to_build_it_outside(use):
+    scheduler, _ = built_within()
+    with pytest.raises(
+        brainstate.TraceContextError,
+        match=r"created in a function that JAX or br.*"
+        r"Build scheduler and optimizer outside",
+    ):
+        OUTLIVED[use](scheduler)
+
+
+def test_a_plain_loop_in_the_function_that_builds_a_scheduler_says_which_loop_to_use():
+    @jit
+    def train():
+        scheduler = StepLR(0.5)
+        jax.lax.fori_loop(0, 3, lambda _, carry: scheduler.step(), None)
+
+    with pytest.raises(brainstate.TraceContextError, match=r"transform\.for_loop in the place"):
+        train()
+
+
+def test_attaching_in_a_compiled_function_to_an_optimizer_from_outside_is_refused():
+    optimizer = sgd(0.5)
+
+    @jit
+    def train_step():
+        StepLR(0.25).attach_optimizer(optimizer)
+
+    with pytest.raises(brainstate.TraceContextError, match="cannot take on an optimizer or"):
+        train_step()
+    assert moved(optimizer) == optimizer.current_lr == 0.5
+
+
 # A scheduler that nobody reads
+
+
+def test_an_optimizer_to_which_a_scheduler_was_only_added_reports_no_rate_that_it_does_not_apply():
+    scheduler, optimizer = StepLR(0.25, 1, 0.5), sgd(0.5)
+    optimizer.add_scheduler(scheduler)
+    assert moved(optimizer) == optimizer.current_lr == 0.5
+    for _ in range(2):
+        with pytest.raises(RuntimeError, match=r"only added would report.*scheduler\.attach_optim"):
+            optimizer.get_last_lr()
+        scheduler = StepLR(0.25, 1, 0.5)
+        sgd(scheduler)  # what drives one optimizer may have been added to another
+        optimizer.add_scheduler(scheduler)
+    with pytest.warns(UserWarning, match="moves to another optimizer"):
+        scheduler.attach_optimizer(optimizer)
+    assert optimizer.get_last_lr() == [0.25]
+    assert moved(optimizer) == 0.25
+
+
+def test_stepping_a_scheduler_that_was_only_added_to_an_optimizer_warns_once():
+    def train():
+        scheduler, optimizer = StepLR(0.25, 1, 0.5), sgd(0.5)
+        optimizer.add_scheduler(scheduler)
+        for _ in range(2):
+            scheduler.step()
+
+    with pytest.warns(UserWarning, match="it was added to SGD.*scheduler.attach_optim") as warned:
+        train()
+    assert len(warned) == 1
+
+
+THEIRS = {
+    "StepLR": lambda: braintools.optim.StepLR(0.75, 1, 0.5),
+    "ChainedScheduler": lambda: braintools.optim.ChainedScheduler([braintools.optim.StepLR(0.75)]),
+    "ReduceLROnPlateau": lambda: braintools.optim.ReduceLROnPlateau(0.75, patience=0),
+    "CosineAnnealingWarmRestarts": lambda: braintools.optim.CosineAnnealingWarmRestarts(0.75, 2),
+}
+
+
+@pytest.mark.parametrize("name", THEIRS)
+def test_a_scheduler_of_braintools_cannot_be_attached_beside_ours(name):
+    optimizer = sgd(StepLR(0.25))
+    theirs = THEIRS[name]()
+    with pytest.raises(RuntimeError, match=r"SGD follows a StepLR of brainsched.*attach one of"):
+        theirs.attach_optimizer(optimizer)
+    assert moved(optimizer) == optimizer.current_lr == 0.25
+
+
+@pytest.mark.parametrize("name", THEIRS)
+def test_a_scheduler_of_braintools_that_was_attached_before_ours_cannot_write_its_rate(name):
+    optimizer = sgd(0.5)
+    theirs = THEIRS[name]()
+    theirs.attach_optimizer(optimizer)
+    StepLR(0.25).attach_optimizer(optimizer)
+    step = functools.partial(theirs.step, 1.0) if name == "ReduceLROnPlateau" else theirs.step
+    with pytest.raises(RuntimeError, match=r"this SGD follows a StepLR of brainsched"):
+        step()
+    assert moved(optimizer) == optimizer.current_lr == 0.25
 
 
 def test_stepping_a_composition_whose_part_was_given_to_the_optimizer_warns_once():

@@ -26,6 +26,7 @@ EXPECTED_WARNINGS = (
     "moves to another optimizer",
     "no optimizer follows this",
     "the checkpoint was saved with another schedule",
+    "was restored from a checkpoint, and its",
 )
 
 optimizers = st.sampled_from(["left", "right"])
@@ -121,6 +122,27 @@ class Links(RuleBasedStateMachine):
     def give_to_a_new_optimizer(self, name, optimizer):
         self.followers[optimizer] = Follower(self.schedulers[name])
 
+    @rule(name=schedulers, optimizer=optimizers)
+    def only_add(self, name, optimizer):
+        scheduler, follower = self.schedulers[name], self.followers[optimizer].optimizer
+        if isinstance(follower.lr, brainsched.LRScheduler):
+            if follower.lr is not scheduler:
+                with pytest.raises(ValueError, match="an optimizer follows one scheduler"):
+                    follower.add_scheduler(scheduler)
+        else:
+            follower.add_scheduler(scheduler)
+            with pytest.raises(RuntimeError, match="would report rates that it does not apply"):
+                follower.get_last_lr()
+
+    @rule(optimizer=optimizers, rate=rates)
+    def attach_one_of_braintools(self, optimizer, rate):
+        follower = self.followers[optimizer].optimizer
+        if isinstance(follower.lr, brainsched.LRScheduler):
+            theirs = braintools.optim.StepLR(rate)
+            for use in (lambda: theirs.attach_optimizer(follower), theirs.step):
+                with pytest.raises(RuntimeError, match="of brainsched, and would not follow"):
+                    use()
+
     @rule(optimizer=optimizers, rate=rates)
     def build_one_of_the_same_type(self, optimizer, rate):
         new = type(self.followers[optimizer].optimizer)(lr=rate)
@@ -167,6 +189,31 @@ class Links(RuleBasedStateMachine):
         else:
             follower.optimizer.param_groups[group]["lr"] = rate
         assert follower.reported()[group] == rate
+
+    @rule(optimizer=optimizers, rate=rates | st.sampled_from([-0.5, float("nan"), float("inf")]))
+    def set_by_hand_in_a_program(self, optimizer, rate):
+        follower = self.followers[optimizer]
+        scheduler = follower.optimizer.lr
+        if not isinstance(scheduler, brainsched.LRScheduler):
+            return
+        group = len(follower.parameters) - 1
+
+        @jit
+        def program(rate):
+            follower.optimizer.param_groups[group]["lr"].value = rate
+
+        program(rate)
+        if rate not in (0.125, 0.375, 0.75):
+            assert not np.isfinite(follower.moved(follower.compiled)[group])
+            with pytest.raises(ValueError, match=rf"current_lrs\[{group}\] must be finite and not"):
+                scheduler.get_last_lr()
+            follower.optimizer.param_groups[group]["lr"].value = rate = 0.5
+        assert follower.reported()[group] == rate
+
+    @rule(name=schedulers, rate=rates)
+    def rates_cannot_be_changed_in_place(self, name, rate):
+        with pytest.raises(TypeError, match="cannot be changed in place"):
+            self.schedulers[name].current_lrs.value[0] = rate
 
     @rule(name=schedulers, factor=st.sampled_from([0.5, 2.0]))
     def apply(self, name, factor):

@@ -110,6 +110,25 @@ def test_in_braintools_a_scale_is_written_into_the_state_of_the_optimizer():
     assert states["body"].value == -0.75
 
 
+@pytest.mark.parametrize("scale", [-0.5, jnp.array([1.0, -0.5]), np.nan, np.inf])
+def test_a_scale_that_is_negative_or_not_finite_is_refused(scale):
+    tx = scale_by_scheduler(two_groups(), GROUPS)
+    state = optax.tree_utils.tree_set(tx.init(ONES), learning_rate_scale=scale)
+    message = "learning_rate_scale must be finite and not negative, got (-0.5|nan|inf)"
+    with pytest.raises(ValueError, match=message):
+        tx.update(ONES, state)
+
+
+def test_compiled_code_stands_still_where_a_scale_or_a_multiplier_is_negative():
+    backwards = optax.scale(-1.0)
+    scaled = scale_by_scheduler(two_groups(), GROUPS)
+    multiplied = scale_by_scheduler(two_groups(), GROUPS, multiplier=backwards)
+    scale = jnp.array([1.0, -0.5])
+    state = optax.tree_utils.tree_set(scaled.init(ONES), learning_rate_scale=scale)
+    assert step(scaled, state)[0] == [0.5, 0.0]
+    assert step(multiplied, multiplied.init(ONES))[0] == [0.0, 0.0]
+
+
 # A plateau, in optax
 
 

@@ -229,7 +229,7 @@ def test_adding_a_group_inside_a_trace_says_to_add_it_outside():
     def train_step():
         training.add("second")
 
-    with pytest.raises(brainstate.TraceContextError, match="Add the group outside"):
+    with pytest.raises(brainstate.TraceContextError, match="Attach, and add the group, outside"):
         train_step()
     assert len(training.optimizer.param_groups) == 1
 

@@ -1,5 +1,6 @@
 """SchedulerCheckpoint with braintools' own Trainer."""
 
+import pickle
 import subprocess
 import sys
 
@@ -161,3 +162,9 @@ def test_a_damaged_entry_is_refused_and_changes_nothing(tmp_path, damage, messag
 def test_importing_brainsched_does_not_import_the_bridge():
     code = "import sys, brainsched; sys.exit('brainsched.trainer' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_the_callback_can_be_pickled_under_its_public_path():
+    callback = pickle.loads(pickle.dumps(SchedulerCheckpoint("runs/last.ckpt", interval="step")))
+    assert (callback.resume_from, callback.interval) == ("runs/last.ckpt", "step")
+    assert SchedulerCheckpoint.__module__ == "brainsched.trainer"

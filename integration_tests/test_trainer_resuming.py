@@ -310,3 +310,63 @@ def test_a_run_that_stopped_early_trains_no_more_until_it_may_wait_longer(tmp_pa
     assert len(run(3)) == 7
     assert run(3) == []
     assert len(run(4)) == 2
+
+
+# The best of ModelCheckpoint
+
+
+def savers(folder):
+    """One whose best fall and rise, one of the other direction, and one without a metric."""
+    return [
+        ModelCheckpoint(dirpath=str(folder), monitor="val_loss", save_top_k=2, save_last=False),
+        ModelCheckpoint(
+            dirpath=str(folder), monitor="val_loss", mode="max", filename="worst-{epoch}"
+        ),
+        ModelCheckpoint(dirpath=str(folder), monitor="", filename="newest"),
+    ]
+
+
+def memories(saving):
+    return [
+        {
+            "best": None if each.best_score is None else float(each.best_score),
+            "path": each.best_model_path and Path(each.best_model_path).name,
+            "kept": {Path(path).name: float(score) for path, score in each.best_k_models.items()},
+        }
+        for each in saving
+    ]
+
+
+@pytest.mark.parametrize("order", [1, -1], ids=["newest_last", "newest_first"])
+@pytest.mark.parametrize("epoch", [1, 3, 6])
+def test_the_best_are_those_of_a_run_never_stopped(tmp_path, epoch, order):
+    whole, before, after = (savers(tmp_path / part)[::order] for part in ("a", "b", "b"))
+
+    def run(part, *given):
+        callbacks = [SchedulerCheckpoint("auto"), *given]
+        fit(tmp_path / part, 8, callbacks=callbacks, model=Scripted(True), validate=True)
+
+    run("a", *whole)
+    with pytest.raises(Interrupted):
+        run("b", *before, Interrupt(epoch))
+    (tmp_path / "b" / "newest.ckpt").unlink()  # so that one of the others is resumed from
+    run("b", *after)
+    assert memories(after) == memories(whole)
+    assert memories(whole)[::order][0] == {
+        "best": 2.0,
+        "path": "checkpoint-07.ckpt",
+        "kept": {"checkpoint-03.ckpt": 3.0, "checkpoint-07.ckpt": 2.0},
+    }
+    names = [{path.name for path in (tmp_path / part).glob("*.ckpt")} for part in ("a", "b")]
+    assert names[0] == names[1]
+
+
+def test_the_best_of_another_metric_are_not_restored(tmp_path):
+    def run(epochs, **given):
+        saving = ModelCheckpoint(dirpath=str(tmp_path), filename="{epoch}", **given)
+        callbacks = [SchedulerCheckpoint("auto"), saving]
+        fit(tmp_path, epochs, callbacks=callbacks, model=Scripted(True), validate=True)
+        return saving.best_score
+
+    assert run(2, monitor="val_loss") == 4.0
+    assert run(3, monitor="val_loss", mode="max") == 4.5  # where 5.0 was the highest before

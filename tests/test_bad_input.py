@@ -137,12 +137,6 @@ def test_traced_boundaries_raise():
         jax.jit(lambda b: PiecewiseConstantSchedule(0.1, b, [1.0, 0.1]).lr_at(0))(jnp.array([3]))
 
 
-def test_an_optimizer_in_the_place_of_base_lr_is_told_the_order():
-    order = r"PiecewiseConstantSchedule\(base_lr, boundaries, values, last_epoch\).*Adam\(lr="
-    with pytest.raises(TypeError, match=order):
-        PiecewiseConstantSchedule(braintools.optim.Adam(0.1), [30, 60], [1.0, 0.1, 0.01])
-
-
 @pytest.mark.parametrize(
     ("result", "error", "message"),
     [

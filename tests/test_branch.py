@@ -263,11 +263,28 @@ def test_a_checkpoint_of_the_old_schedule_loads_in_its_branch():
     assert extended.epoch == 60
 
 
-def test_a_branch_that_came_too_late_shows_the_rate_before_and_after():
+def test_a_branch_that_came_too_late_says_where_to_leave_and_shows_both_rates():
     saved = at_epoch(WSD(**LONG_RUN), 120).state_dict()
-    message = r"class changed.* from epoch 120 on.* group 0: 0\.4 -> 0\.2"
+    message = (
+        r"it is of the WSD, which this Branch leaves with at=100, and the WSD went on to epoch "
+        r"120\. To leave it there, build one with at=120; else load what was saved up to epoch "
+        r"100\. .* from epoch 120 on.* group 0: 0\.4 -> 0\.2"
+    )
+    late = cooldown(WSD(**LONG_RUN), 100, 40)
     with pytest.warns(UserWarning, match=message):
-        cooldown(WSD(**LONG_RUN), 100, 40).load_state_dict(saved)
+        late.load_state_dict(saved)
+    assert late.epoch == 120
+    with pytest.warns(UserWarning, match=message):  # the branch that left it, not the outer one
+        rewarm(cooldown(WSD(**LONG_RUN), 100, 40), 150, 5).load_state_dict(saved)
+    in_time = loaded(cooldown(WSD(**LONG_RUN), 120, 40), saved)
+    assert in_time.get_last_lr() == [np.float32(0.4)]
+
+
+def test_an_extension_that_came_too_late_says_where_to_begin():
+    saved = at_epoch(CosineAnnealingLR(0.1, 90), 70).state_dict()
+    message = r"CosineAnnealingLR, which this Extension leaves with at=60, .* build one with at=70"
+    with pytest.warns(UserWarning, match=message):
+        Extension(CosineAnnealingLR(0.1, 90), 60, 90, 120).load_state_dict(saved)
 
 
 def test_a_branch_of_a_changed_schedule_says_what_changed():

@@ -35,7 +35,7 @@ def test_epochs_that_have_not_come_yet_neither_warn_nor_raise():
         if epoch < 49:
             scheduler.step()
     for _ in range(2):
-        with pytest.raises(ValueError, match="must be finite"):
+        with pytest.raises(ValueError, match=r"InverseLR gives .* inf at epoch 50"):
             scheduler.step(50)
         assert scheduler.epoch == 49
         assert scheduler.get_last_lr() == inverse(49)
@@ -52,7 +52,7 @@ def test_it_steps_up_to_the_largest_epoch():
     assert scheduler.epoch == 2**31 - 1
 
 
-def test_a_formula_is_never_asked_for_an_epoch_below_zero():
+def test_a_formula_is_never_asked_for_an_epoch_below_zero_or_above_the_largest():
     asked = []
 
     class AskedLR(LRScheduler):
@@ -62,7 +62,7 @@ def test_a_formula_is_never_asked_for_an_epoch_below_zero():
             return base_lrs + 0 * epoch
 
     AskedLR(0.1, last_epoch=2**31 - 3).step()
-    assert min(asked) == 2**31 - 3
+    assert (min(asked), max(asked)) == (0, 2**31 - 1)
 
 
 def test_rates_that_were_handed_out_cannot_be_changed_in_place():

@@ -294,20 +294,6 @@ def test_an_error_inside_a_users_function_reaches_the_user():
         LambdaLR(0.1, lambda epoch: 1.0 if epoch < 5 else 0.1)
 
 
-@pytest.mark.parametrize(
-    "build",
-    [
-        lambda optimizer: StepLR(optimizer, 30, 0.1),
-        lambda optimizer: CosineAnnealingLR(optimizer, 100),
-        lambda optimizer: LinearLR(optimizer, 0.1),
-        lambda optimizer: LambdaLR(optimizer, lambda epoch: 0.95**epoch),
-    ],
-)
-def test_an_optimizer_in_the_place_of_base_lr_is_told_the_order(build):
-    with pytest.raises(TypeError, match=r"base_lr must be a rate, got the optimizer Adam"):
-        build(braintools.optim.Adam(0.1))
-
-
 def test_more_groups_than_functions_are_an_error_when_the_group_is_added():
     scheduler = LambdaLR(0.1, [lambda epoch: 1.0])
     optimizer = braintools.optim.SGD(lr=scheduler)

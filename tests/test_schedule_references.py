@@ -4,6 +4,7 @@ import inspect
 import math
 from typing import Any
 
+import brainstate
 import braintools
 import jax
 import jax.numpy as jnp
@@ -774,8 +775,25 @@ def test_a_function_steps_on_the_host_and_in_compiled_code_alike():
     assert scheduler.epoch == 5
 
 
-def test_a_negative_multiplier_counts_as_zero():
-    assert LambdaLR(0.1, lambda epoch: 1.0 - epoch).lr_at(5).item() == 0.0
+def test_a_negative_multiplier_raises_on_the_host_and_is_zero_in_compiled_code():
+    scheduler = LambdaLR([0.5, 0.25], [lambda epoch: 1.0, lambda epoch: 1.0 - epoch / 2])
+    message = r"LambdaLR gives param group 1 the rate -0.125 at epoch 3: .*xp.maximum\(rates, 0\)"
+    with pytest.raises(ValueError, match=message):
+        scheduler.lr_at([[1, 2], [3, 4]])
+    for _ in range(2):
+        scheduler.step()
+    with pytest.raises(ValueError, match=message):
+        scheduler.step()
+    assert (scheduler.epoch, scheduler.applied_rates) == (2, [0.5, 0.0])
+    brainstate.transform.jit(scheduler.step)()
+    assert (scheduler.epoch, scheduler.applied_rates) == (3, [0.5, 0.0])
+    assert jax.jit(scheduler.lr_at)(4).tolist() == [0.5, 0.0]
+
+
+def test_a_multiplier_that_is_negative_by_rounding_is_zero_everywhere():
+    scheduler = LambdaLR(0.5, lambda epoch: 0.3 - epoch * 0.1)
+    assert 0.3 - 3 * 0.1 < 0
+    assert scheduler.lr_at(3).item() == jax.jit(scheduler.lr_at)(3).item() == 0.0
 
 
 def test_a_schedule_with_a_function_is_built_inside_compiled_code():

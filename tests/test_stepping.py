@@ -1,5 +1,7 @@
 """Stepping on the host, in compiled code and in a mix of both: same rates, same bits, one trace."""
 
+import copy
+import pickle
 from typing import Any
 
 import brainstate
@@ -9,7 +11,7 @@ import numpy as np
 import pytest
 from brainstate.transform import cond, for_loop, jit, scan, vmap, while_loop
 
-from brainsched import LRScheduler, PiecewiseConstantSchedule
+from brainsched import LRScheduler, PiecewiseConstantSchedule, StepLR
 
 STAGES: dict[str, Any] = {"base_lr": 0.1, "boundaries": [3, 5], "values": [1.0, 0.1, 0.01]}
 RATES = np.array([0.1] * 3 + [0.01] * 2 + [0.001] * 5, np.float32)  # of epochs 0 to 9
@@ -350,3 +352,41 @@ def test_smooth_formula_is_the_float64_value_rounded_once():
     epochs = np.arange(1200)
     exact = 0.1 * np.sin(np.pi / 2 * np.maximum(1000 - epochs, 0) / 1000) ** 2
     np.testing.assert_array_equal(CosineLR().lr_at(epochs)[:, 0], exact.astype(np.float32))
+
+
+# The form of the applied rates
+
+
+def test_the_applied_rates_are_a_list_to_jax_and_to_the_formats_of_checkpoints():
+    scheduler = StepLR([0.5, 0.25])
+    rates = scheduler.current_lrs.value
+    assert isinstance(rates, list)
+    assert rates == [0.5, 0.25]
+    paths = [jax.tree_util.keystr(path) for path, _ in jax.tree_util.tree_leaves_with_path(rates)]
+    assert paths == ["[0]", "[1]"]
+    for copied in (copy.deepcopy(rates), pickle.loads(pickle.dumps(rates)), copy.copy(rates)):
+        assert (type(copied), copied) == (type(rates), rates)
+    assert jax.tree.map(lambda rate: 2 * rate, scheduler.base_lrs) == [1.0, 0.5]
+
+
+def test_the_whole_state_holds_a_list_and_is_restored_from_one():
+    scheduler = StepLR([0.5, 0.25])
+    scheduler.current_lrs.value = [0.125, 0.375]
+    saved = brainstate.graph.treefy_states(scheduler)
+    reference = saved["_current_lrs"]
+    assert type(reference.value) is list
+    scheduler.step()
+    reference._been_writen = False  # as of a State that was only read
+    brainstate.graph.update_states(scheduler, saved)
+    assert scheduler.get_last_lr() == [0.125, 0.375]
+    with pytest.raises(TypeError, match="cannot be changed in place"):
+        scheduler.current_lrs.value[0] = 0.5
+
+
+def test_a_list_is_of_the_structure_that_brainstate_asks_for():
+    scheduler = StepLR([0.5, 0.25])
+    with brainstate.check_state_value_tree():
+        scheduler.current_lrs.value = [0.125, 0.375]
+        with pytest.raises(ValueError, match="structure"):
+            scheduler.current_lrs.value = [0.125, [0.25, 0.375]]
+    assert scheduler.get_last_lr() == [0.125, 0.375]

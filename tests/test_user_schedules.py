@@ -3,6 +3,7 @@
 import copy
 import pickle
 import threading
+import warnings
 from typing import Any
 
 import brainstate
@@ -204,6 +205,24 @@ def test_a_formula_of_another_shape_is_refused_when_the_scheduler_is_built(formu
         schedule(formula)
 
 
+@pytest.mark.parametrize(
+    ("wrong", "shown"), [(-0.25, "-0.125"), (np.nan, "nan"), (np.inf, "inf"), (-np.inf, "-inf")]
+)
+def test_a_rate_that_is_none_raises_when_its_epoch_comes_and_not_before(wrong, shown):
+    scheduler = schedule(lambda self, t, b, xp: b * xp.where(t == 200, wrong, 1.0))
+    for _ in range(199):
+        scheduler.step()
+    message = rf"FormulaLR gives param group 0 the rate {shown} at epoch 200: a rate must be finite"
+    for use in (scheduler.step, lambda: scheduler.lr_at([3, 200]), lambda: scheduler.plot(201)):
+        with pytest.raises(ValueError, match=message):
+            use()
+    assert (scheduler.epoch, scheduler.applied_rates) == (199, [0.5])
+    scheduler.step(201)
+    assert (scheduler.epoch, scheduler.applied_rates) == (201, [0.5])
+    with pytest.raises(ValueError, match=message):
+        scheduler.step(200)
+
+
 # Mistakes
 
 
@@ -221,6 +240,40 @@ def test_a_formula_that_cannot_be_compiled_is_told_why_when_it_is_built(mistake)
     formula, message = MISTAKES[mistake]
     with pytest.raises(TypeError, match=f"FormulaLR.formula {message}"):
         schedule(formula)
+
+
+READS: dict[str, tuple[Any, str]] = {
+    "base_lr": (lambda self, t, b, xp: self.base_lr * 0.5**t, "argument base_lrs"),
+    "base_lrs": (lambda self, t, b, xp: self.base_lrs[0] * 0.5**t, "argument base_lrs"),
+    "last_epoch": (lambda self, t, b, xp: b * 0.5**self.last_epoch.value, "argument epoch"),
+    "epoch": (lambda self, t, b, xp: b * 0.5**self.epoch, "argument epoch"),
+    "get_lr": (lambda self, t, b, xp: self.get_lr()[0] * 0.5, "argument epoch"),
+    "get_last_lr": (lambda self, t, b, xp: self.get_last_lr()[0] * 0.5, "argument epoch"),
+    "current_lrs": (lambda self, t, b, xp: self.current_lrs.value[0], "epoch and base_lrs"),
+    "lr_at": (lambda self, t, b, xp: self.lr_at(t - 1) * 0.5, "epoch and base_lrs"),
+}
+
+
+@pytest.mark.parametrize("name", READS)
+def test_a_formula_that_reads_the_scheduler_in_place_of_its_arguments_is_told_so(name):
+    formula, cure = READS[name]
+    message = rf"FormulaLR.formula reads self\..*: use its .*{cure}"
+    with pytest.raises(AttributeError, match=message):
+        schedule(formula)
+
+
+def test_a_formula_that_reads_the_scheduler_for_some_arguments_only_is_told_so():
+    class SometimesLR(LRScheduler):
+        def __init__(self, base_lr=0.1, halve=False, last_epoch=0):
+            self.halve = halve
+            super().__init__(base_lr, last_epoch)
+
+        def formula(self, epoch, base_lrs, xp):
+            return self.base_lr * 0.5**epoch if self.halve else base_lrs
+
+    assert SometimesLR().lr_at(3) == np.float32(0.1)
+    with pytest.raises(AttributeError, match=r"SometimesLR.formula reads self.base_lr.*base_lrs"):
+        SometimesLR(halve=True)
 
 
 @pytest.mark.parametrize(
@@ -336,6 +389,125 @@ def test_a_class_that_could_not_be_rebuilt_is_refused_when_it_is_built():
     ]:
         with pytest.raises(TypeError, match=message):
             cls()
+
+
+class TwoArgumentsLR(LRScheduler):
+    def __init__(self, base_lr=0.1, gamma=0.5, last_epoch=0):
+        self.gamma = gamma
+        super().__init__(base_lr, last_epoch)
+
+    def formula(self, epoch, base_lrs, xp):
+        return base_lrs * self.gamma**epoch
+
+
+class DoublesLR(TwoArgumentsLR):
+    def __init__(self, base_lr=0.1, gamma=0.5, last_epoch=0):
+        super().__init__(base_lr, gamma * 2, last_epoch)
+
+
+class DoublesTheRateLR(TwoArgumentsLR):
+    def __init__(self, base_lr=0.1, gamma=0.5, last_epoch=0):
+        super().__init__(base_lr * 2, gamma, last_epoch)
+
+
+class WrapsLR(LRScheduler):
+    def __init__(self, base_lr=0.1, functions=(), last_epoch=0):
+        self.functions = [lambda t, f=f: 2 * f(t) for f in functions]
+        super().__init__(base_lr, last_epoch)
+
+    def formula(self, epoch, base_lrs, xp):
+        return base_lrs * sum(f(epoch) for f in self.functions)
+
+
+class HalvesStepsLR(StepLR):
+    def __init__(self, base_lr=0.1, step_size=8, gamma=0.1, last_epoch=0):
+        super().__init__(base_lr, step_size // 2, gamma, last_epoch)
+
+
+class GrowsLR(brainsched.ExponentialLR):
+    def __init__(self, base_lr=0.1, gamma=0.5, last_epoch=0):
+        super().__init__(base_lr, gamma * 2, last_epoch)
+
+
+class DropsTheEpochLR(TwoArgumentsLR):
+    def __init__(self, base_lr=0.1, gamma=0.5, last_epoch=0):
+        super().__init__(base_lr, gamma)
+
+
+class CountsFromOneLR(TwoArgumentsLR):
+    def __init__(self, base_lr=0.1, gamma=0.5, last_epoch=0):
+        super().__init__(base_lr, gamma, last_epoch + 1)
+
+
+class NoisyLR(TwoArgumentsLR):
+    def __init__(self, base_lr=0.1, gamma=0.5, last_epoch=0):
+        self._noise = np.random.default_rng().uniform()
+        super().__init__(base_lr, gamma, last_epoch)
+
+    def formula(self, epoch, base_lrs, xp):
+        return base_lrs * self._noise
+
+
+@pytest.mark.parametrize(
+    ("build", "message"),
+    [
+        (DoublesLR, r"changes gamma .*built again from 1.0 \(float\), it has 2.0 .*Keep each arg"),
+        (lambda: DoublesLR(0.1, 0.25, 3), r"changes gamma before it keeps it: .* from 0.5 "),
+        (DoublesTheRateLR, r"changes base_lr .*built again from 0.2 \(float\), it has 0.4"),
+        (lambda: WrapsLR(0.1, [jnp.exp]), "changes functions before it keeps it"),
+        (HalvesStepsLR, r"changes step_size .*from 4 \(int\), it has 2"),
+        (GrowsLR, r"cannot be built again .*\(gamma must be a number in \(0, 1\], got 2.0\)"),
+        (DropsTheEpochLR, "does not pass last_epoch on: with last_epoch=1 it begins at 0. End it"),
+        (lambda: DropsTheEpochLR(last_epoch=5), "with last_epoch=1 it begins at 0"),
+        (CountsFromOneLR, "with last_epoch=0 it begins at 1"),
+        (NoisyLR, "NoisyLR has other rates when it is built again .*a seed that is an argument"),
+    ],
+)
+def test_a_class_that_would_be_rebuilt_as_another_schedule_is_refused(build, message):
+    for _ in range(2):  # the second time, too
+        with pytest.raises(TypeError, match=message):
+            build()
+
+
+def test_a_class_may_bring_its_arguments_into_a_form_that_stays():
+    class TidyLR(LRScheduler):
+        def __init__(self, base_lr=0.1, milestones=(2, 1), mode="A", names=None, last_epoch=0):
+            self.milestones = sorted(milestones)
+            self.mode = mode.lower()
+            self.names = {"a": np.arange(3), "b": None} if names is None else names
+            super().__init__(base_lr, last_epoch)
+
+        def formula(self, epoch, base_lrs, xp):
+            return base_lrs
+
+    scheduler = TidyLR(last_epoch=7)
+    assert (scheduler.milestones, scheduler.mode, scheduler.epoch) == ([1, 2], "a", 7)
+    assert brainsched.from_config(scheduler.config).config == scheduler.config
+
+
+def test_a_warning_of_a_users_constructor_is_given_once():
+    class WarningLR(TwoArgumentsLR):
+        def __init__(self, base_lr=0.1, gamma=0.5, last_epoch=0):
+            super().__init__(base_lr, gamma, last_epoch)
+            warnings.warn("gamma is small", UserWarning, stacklevel=2)
+
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        WarningLR()
+    assert [str(warning.message) for warning in caught] == ["gamma is small"]
+
+
+def test_a_schedule_of_the_users_is_swept_and_built_of_device_arrays():
+    rates = jax.vmap(lambda base: TwoArgumentsLR(base, base).lr_at(1))(jnp.array([0.5, 0.25]))
+    np.testing.assert_array_equal(rates, [[0.25], [0.0625]])
+
+
+def test_rates_that_are_drawn_at_random_are_refused():
+    draw = np.random.default_rng(0).uniform
+    with pytest.raises(ValueError, match=r"FormulaLR gives other rates whenever .*default_rng\(se"):
+        schedule(lambda self, t, b, xp: b * draw())
+    with pytest.raises(ValueError, match="LambdaLR gives other rates whenever they are calculated"):
+        LambdaLR(0.1, lambda epoch: draw())
 
 
 # Names

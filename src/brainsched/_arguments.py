@@ -7,7 +7,7 @@ place after that. So they are also what a checkpoint records and what rebuilds t
 
 import contextlib
 import inspect
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import jax
@@ -41,10 +41,18 @@ def parameters(cls: "type[Schedule]") -> tuple[str, ...]:
     return tuple(found)
 
 
+@jax.tree_util.register_pytree_with_keys_class
 class FixedList(list[Any]):
-    """A list that cannot be changed: an argument as the user gave it."""
+    """A list that cannot be changed: an argument as the user gave it.
+
+    To JAX, which takes any other subclass of list for a leaf, it is a node with a list's keys.
+    """
 
     def _refuse(self, *args: Any, **kwargs: Any) -> NoReturn:
+        self.refuse()
+
+    def refuse(self) -> NoReturn:
+        """Raise a TypeError that says what to do instead."""
         raise TypeError("this list is an argument of a scheduler, and fixed: build a new scheduler")
 
     append = extend = insert = remove = pop = clear = sort = reverse = _refuse
@@ -52,6 +60,15 @@ class FixedList(list[Any]):
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (list(self),)  # without it, pickle and copy would append to it
+
+    def tree_flatten_with_keys(self) -> tuple[list[tuple[Any, Any]], None]:
+        """Flatten like a list."""
+        return [(jax.tree_util.SequenceKey(i), entry) for i, entry in enumerate(self)], None
+
+    @classmethod
+    def tree_unflatten(cls, _: None, entries: Iterable[Any]) -> list[Any]:
+        """Return a plain list: what is made from an argument is none."""
+        return list(entries)
 
 
 class FixedDict(dict[str, Any]):
@@ -104,6 +121,15 @@ def fix(scheduler: "LRScheduler") -> None:
             attributes[name] = fixed(value)  # what is derived from the arguments, too
 
 
+def base_lr_left_out(scheduler: "LRScheduler") -> str | None:
+    """Return the name of the argument for the base rate, if ``scheduler`` was built without it.
+
+    The very object tells, since an equal number that was given is one that was meant.
+    """
+    first = next(iter(inspect.signature(type(scheduler)).parameters.values()))
+    return first.name if getattr(scheduler, "base_lr", None) is first.default else None
+
+
 def parts(scheduler: "LRScheduler") -> "Iterator[LRScheduler]":
     """Yield the schedulers among the arguments, and those among theirs."""
     stack = [getattr(scheduler, name) for name in parameters(type(scheduler))]
@@ -122,7 +148,7 @@ def numbers(scheduler: "Schedule") -> Iterator[Any]:
     stack = [getattr(scheduler, name) for name in names]
     while stack:
         leaf = stack.pop()
-        if isinstance(leaf, FixedList):  # which JAX takes for a leaf
+        if isinstance(leaf, FixedList):  # there may be schedulers in it
             stack.extend(leaf)
         elif isinstance(leaf, FixedDict):
             stack.extend(leaf.values())
@@ -154,28 +180,57 @@ def refuse(scheduler: "LRScheduler", name: str) -> NoReturn:
 class NotBuilt:
     """What a scheduler has in the place of an attribute that only its base's constructor sets."""
 
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._name = name
+
     def __get__(self, scheduler: "LRScheduler | None", cls: type) -> Any:
         if scheduler is None:
             return self
         raise AttributeError(
             f"this {cls.__name__} was not built: its __init__ must end with "
-            f"super().__init__(base_lr, last_epoch)"
+            f"super().__init__(base_lr, last_epoch)",
+            name=self._name,
+            obj=scheduler,
         )
 
 
-@contextlib.contextmanager
-def set_before_the_base(scheduler: "LRScheduler") -> Iterator[None]:
-    """Let an AttributeError about ``scheduler`` say that its base's constructor comes last.
+# What a formula has as an argument, by the attributes that it might read in its place.
+_GIVEN = {
+    "base_lr": "its argument base_lrs",
+    "_bases": "its argument base_lrs",
+    "last_epoch": "its argument epoch",
+    "_current_lrs": "its arguments, epoch and base_lrs",
+    "_evaluation": "its arguments, epoch and base_lrs",
+}
+_HIDDEN = ("base_lr", "last_epoch", "_current_lrs")
 
-    (``__getattr__`` would say so, too, and make every other attribute slower to look up.)
+
+@contextlib.contextmanager
+def first_evaluation(scheduler: "Schedule") -> Iterator[None]:
+    """Keep the base rate and the position from a formula, which has them as its arguments.
+
+    It is evaluated for many epochs at once, and for param groups that come later: what it reads
+    from the scheduler in their place stands still. So it goes without while it is evaluated for
+    the first time, which costs nothing afterwards. An error about an attribute that is not there
+    names the cure. (``__getattr__`` would, too, and make every other one slower to look up.)
     """
+    cls = type(scheduler).__name__
+    attributes = scheduler.__dict__
+    hidden = {name: attributes.pop(name) for name in _HIDDEN if name in attributes}
     try:
         yield
     except AttributeError as error:
         if error.obj is not scheduler:
             raise
+        if error.name in _GIVEN:
+            name = error.name.lstrip("_")
+            raise AttributeError(
+                f"{cls}.formula reads self.{name}, which stays as it is when other epochs and "
+                f"param groups are asked for: use {_GIVEN[error.name]}"
+            ) from error
         raise AttributeError(
-            f"{type(scheduler).__name__} has no attribute {error.name!r} when its formula is "
-            f"evaluated for the first time, by super().__init__: set self.{error.name} before "
-            f"that call, which comes last"
+            f"{cls} has no attribute {error.name!r} when its formula is evaluated for the first "
+            f"time, by super().__init__: set self.{error.name} before that call, which comes last"
         ) from error
+    finally:
+        attributes.update(hidden)

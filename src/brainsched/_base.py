@@ -18,7 +18,7 @@ Conventions, for every schedule:
 import inspect
 import operator
 from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any, Self
 
 import braintools
 import jax
@@ -32,8 +32,10 @@ from brainsched import (
     _checkpoint,
     _config,
     _copies,
+    _foreign_calls,
     _missed,
     _param_groups,
+    _rebuilding,
     _scheduled_optimizer,
     _tracking,
     _upstream,
@@ -41,11 +43,8 @@ from brainsched import (
 from brainsched._base_rates import BaseRates
 from brainsched._evaluation import Bases, Evaluation, advance, stay
 from brainsched._schedule import Schedule
-from brainsched._states import EpochState, RatesState
+from brainsched._states import AppliedRates, EpochState, RatesState, require_rates
 from brainsched._types import Array, Rate, Rates
-
-if TYPE_CHECKING:
-    pass
 
 
 class LRScheduler(Schedule, Node, braintools.optim.LRScheduler):
@@ -95,7 +94,7 @@ class LRScheduler(Schedule, Node, braintools.optim.LRScheduler):
 
     # What links it to the optimizer that it drives, if it does.
     _attachment: "_param_groups.Attachment | None" = None
-    # Whether an optimizer follows it, or it was asked once if one should.
+    # Whether all is well with its link, or it was asked once if something is amiss.
     _was_missed = False
     # How it lost the optimizer that it drove, if it did.
     _lost: str | None = None
@@ -103,16 +102,15 @@ class LRScheduler(Schedule, Node, braintools.optim.LRScheduler):
     _memory: tuple[str, ...] = ()
     _position_name = "last_epoch"
 
+    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
+        new = super().__new__(cls)
+        _foreign_calls.check(cls, args, kwargs)
+        return new
+
     def __init__(self, base_lr: Rates = 1e-3, last_epoch: int = 0) -> None:
-        if isinstance(base_lr, braintools.optim.Optimizer):
-            raise TypeError(
-                f"base_lr must be a rate, got the optimizer {type(base_lr).__name__}. The order "
-                f"here is {type(self).__name__}({', '.join(_arguments.parameters(type(self)))}); "
-                f"give the scheduler to the optimizer: "
-                f"{type(base_lr).__name__}(lr=scheduler)"
-            )
         self.base_lr = base_lr
         listed = tuple(_check.base_rates("base_lr", base_lr))
+        _check.warn_of_a_count("base_lr", base_lr)
         self._begin(BaseRates(listed, names=_check.group_names("base_lr", base_lr)), last_epoch)
 
     def _begin(self, bases: Bases, last_epoch: int) -> None:
@@ -121,8 +119,10 @@ class LRScheduler(Schedule, Node, braintools.optim.LRScheduler):
         self.last_epoch = EpochState(self._first_epoch)
         self._current_lrs = RatesState([])
         _arguments.fix(self)
-        with _arguments.set_before_the_base(self):
-            self._have_groups(*self._with_groups(len(bases.listed), bases, []))
+        groups, position = len(bases.listed), self._position.value
+        evaluation, rates = self._first_evaluation(groups, bases, position)
+        self._have_groups(evaluation, bases, rates)
+        _rebuilding.check(self)
         self._is_built = True
 
     def __init_subclass__(cls) -> None:
@@ -162,13 +162,15 @@ class LRScheduler(Schedule, Node, braintools.optim.LRScheduler):
         """
         _tracking.require(self.last_epoch, "step()")
         if not self._was_missed:
-            _missed.warn_if_missed(self)
+            _missed.warn_if_missed(self, epoch)
         if epoch is None:
             (now,), rates = self._evaluation(advance, self.last_epoch.value)
         else:
             (now,), rates = self._evaluation(stay, _check.epoch("epoch", epoch))
         if not _same_on_host(rates, self._current_lrs.value):
-            self._current_lrs.value = rates  # first, as it raises if a rate is not finite
+            self._current_lrs.value = AppliedRates(
+                rates
+            )  # first, as it raises if a rate is not finite
         self.last_epoch.value = now
 
     def step_epoch(self) -> None:
@@ -202,15 +204,28 @@ class LRScheduler(Schedule, Node, braintools.optim.LRScheduler):
         return list(rates)
 
     def get_last_lr(self) -> list[Array]:
-        """Return the applied rate of each param group.
+        """Return the applied rate of each param group; waits for the device where one is on it.
+
+        Raises
+        ------
+        ValueError
+            If compiled code set a rate by hand that is negative, infinite or NaN.
 
         See Also
         --------
         applied_rates : the same as floats.
         """
         _tracking.require(self.last_epoch, "get_last_lr()")
+        if _upstream.called_by_a_plain_optimizer():
+            raise RuntimeError(
+                f"an optimizer to which a {type(self).__name__} was only added would report rates "
+                f"that it does not apply: write scheduler.attach_optimizer(optimizer) in the place "
+                f"of optimizer.add_scheduler(scheduler)"
+            )
         _param_groups.note_that_rates_were_read(self)
-        return list(self._current_lrs.value)
+        rates = list(self._current_lrs.value)
+        require_rates(rates)
+        return rates
 
     def __call__(self, count: Any) -> Array:
         """Return minus the first group's applied rate, as ``optax.scale_by_schedule`` asks for.
@@ -230,7 +245,6 @@ class LRScheduler(Schedule, Node, braintools.optim.LRScheduler):
                 f"Give optax scheduler.as_optax(), whose position is optax's own count; in an "
                 f"optimizer of braintools, chain optax.scale_by_schedule(scheduler)"
             )
-        _tracking.require(self.last_epoch, "the optimizer's step")
         return -_param_groups.applied_rate(self)
 
     @property
@@ -261,7 +275,7 @@ class LRScheduler(Schedule, Node, braintools.optim.LRScheduler):
     @property
     def base_lrs(self) -> list[Rate]:
         """The base rate of each param group, and of those that a list ``base_lr`` waits for."""
-        return self._bases.first(max(self._n_groups, self._bases.known))
+        return _arguments.FixedList(self._bases.first(max(self._n_groups, self._bases.known)))
 
     @property
     def group_names(self) -> tuple[str, ...]:
@@ -310,7 +324,7 @@ class LRScheduler(Schedule, Node, braintools.optim.LRScheduler):
         """
         evaluation = self._evaluation_of(groups, bases)
         _, scheduled = evaluation(stay, self._position.value)
-        rates = [*held, *scheduled[len(held) :]][:groups]
+        rates = AppliedRates([*held, *scheduled[len(held) :]][:groups])
         return evaluation, bases, self._current_lrs.normalise(rates, None)
 
     def _have_groups(self, evaluation: Evaluation, bases: Bases, rates: list[Array]) -> None:

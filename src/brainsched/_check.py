@@ -8,7 +8,10 @@ or only after waiting for the device.
 import itertools
 import math
 import numbers
+import sys
+import warnings
 from collections.abc import Mapping, Sequence
+from types import FrameType
 from typing import Any
 
 import jax
@@ -17,6 +20,7 @@ import numpy as np
 
 from brainsched._types import Array, epoch_dtype, largest_epoch, rate_dtype
 
+_NOT_THE_USER = ("brainsched", "brainstate", "jaxtyping", "beartype")
 LARGEST_RATE = float(np.finfo(np.float32).max)
 
 
@@ -62,6 +66,16 @@ def rate(name: str, value: Any) -> float | jax.Array:
     if value.ndim:
         raise ValueError(f"{name} must be a scalar, got an array of shape {value.shape}")
     return real_array(name, value)
+
+
+def known_rate(name: str, value: jax.Array, hint: str = "") -> jax.Array:
+    """Return a rate on a device, or those of many runs, and wait for it to look at it."""
+    value = real_array(name, value)
+    if value.is_fully_addressable or value.is_fully_replicated:  # or no process knows all of it
+        found = np.asarray(value)
+        if not (np.isfinite(found) & (found >= 0)).all():
+            raise ValueError(f"{name} must be finite and not negative, got {found}{hint}")
+    return value
 
 
 def integer(name: str, value: Any) -> int:
@@ -183,6 +197,15 @@ def base_rates(name: str, value: Any, named_as: Any = None) -> list[float | jax.
     return [rate(f"{name}[{i}]", entry) for i, entry in enumerate(entries)]
 
 
+def warn_of_a_count(name: str, value: Any) -> None:
+    """Warn of a rate that looks like a number of epochs: PyTorch's call without the optimizer."""
+    if isinstance(value, numbers.Integral) and value > 1:
+        warn(
+            f"{name}={value} is a learning rate. If it is a number of epochs, give the rate before "
+            f"it, in the place of PyTorch's optimizer; if it is the rate, write {float(value)}"
+        )
+
+
 def metric(name: str, value: Any) -> Array:
     """Return a real number, infinite and NaN included, as a float32 scalar array."""
     if isinstance(value, jax.Array):
@@ -272,3 +295,15 @@ def _stack(entries: Sequence[Any]) -> Array:
     if any(isinstance(entry, jax.Array) for entry in entries):
         return jnp.stack([jnp.asarray(entry, rate_dtype()) for entry in entries])
     return np.asarray(entries, np.float64)
+
+
+def warn(message: str) -> None:
+    """Warn of arguments that are likely a mistake, where the user's code builds the schedule.
+
+    That is some calls further out, through brainstate's metaclass: no fixed number of them.
+    """
+    frame: FrameType | None = sys._getframe(1)
+    level = 2
+    while frame is not None and frame.f_globals.get("__name__", "").split(".")[0] in _NOT_THE_USER:
+        frame, level = frame.f_back, level + 1
+    warnings.warn(message, UserWarning, stacklevel=level)

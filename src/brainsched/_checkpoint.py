@@ -52,8 +52,9 @@ def load(scheduler: "LRScheduler", state_dict: Mapping[str, Any]) -> None:
         _check_groups("current_lrs", applied, scheduler)
         _check_groups("scheduled_lrs", scheduled, scheduler)
         base_lrs = _rates(state_dict, "base_lrs")
-        changed = _changed(scheduler, state_dict["config"], base_lrs, scheduled, rates)
-        if changed:
+        epoch = int(positions["last_epoch"])
+        change = _change(scheduler, state_dict["config"], base_lrs, scheduled, rates, epoch)
+        if change:
             groups = ", ".join(
                 f"group {group}: {_before(hand, plan)} -> {_after(rate)}"
                 for group, (hand, plan, rate) in enumerate(
@@ -61,9 +62,8 @@ def load(scheduler: "LRScheduler", state_dict: Mapping[str, Any]) -> None:
                 )
             )
             warnings.warn(
-                f"the checkpoint was saved with another schedule: {', '.join(changed)} changed. "
-                f"The schedule of the code holds from epoch {positions['last_epoch']} on, and "
-                f"changes the rate of {groups}",
+                f"the checkpoint was saved with another schedule: {change}. The schedule of the "
+                f"code holds from epoch {epoch} on, and changes the rate of {groups}",
                 UserWarning,
                 stacklevel=3,
             )
@@ -86,17 +86,26 @@ def _on_host(value: Any) -> Any:
 def _check_keys(state_dict: Any, scheduler: "LRScheduler") -> bool:
     """Check that all keys are there and no other; return whether it is ours, or braintools'."""
     if not isinstance(state_dict, Mapping):
-        raise TypeError(f"state_dict must be a dict, got {type(state_dict).__name__}")
+        raise TypeError(
+            f"state_dict must be a dict, as scheduler.state_dict() gives, got "
+            f"{type(state_dict).__name__}"
+        )
     ours = (*_KEYS, *scheduler._memory)
     theirs = _braintools_checkpoints.keys(scheduler)
     is_ours = any(key in state_dict for key in ours if key not in theirs)
     expected = ours if is_ours else theirs
     for key in expected:
         if key not in state_dict:
-            raise ValueError(f"state_dict has no {key!r}; expected {', '.join(expected)}")
+            raise ValueError(
+                f"state_dict has no {key!r}; expected {', '.join(expected)}: give all that "
+                f"scheduler.state_dict() gave"
+            )
     for key in state_dict:
         if key not in expected:
-            raise ValueError(f"state_dict has an unknown key {key!r}; expected {', '.join(ours)}")
+            raise ValueError(
+                f"state_dict has an unknown key {key!r}; expected {', '.join(ours)}: give what "
+                f"scheduler.state_dict() gave, and no more"
+            )
     return is_ours
 
 
@@ -139,40 +148,51 @@ def _trunks(scheduler: "LRScheduler") -> "Iterator[LRScheduler]":
         trunk = trunk._trunk
 
 
-def _changed(
+def _change(
     scheduler: "LRScheduler",
     saved: Any,
     base_lrs: list[float],
     scheduled: list[float],
     rates: list[Any],
-) -> list[str]:
-    """Return what the code has changed since the checkpoint; raise if it is another class's.
+    epoch: int,
+) -> str:
+    """Say what the code has changed since the checkpoint; raise if it is another class's.
 
     A checkpoint of the schedule that ``scheduler`` branched off from is one of its own, as long as
     both have the same rates at the restored epoch.
     """
     if not isinstance(saved, Mapping):
         raise TypeError(f"state_dict['config'] must be a dict, got {type(saved).__name__}")
-    configs = [trunk.config for trunk in _trunks(scheduler)]
-    changes = [
-        _config.differences(saved, config)
-        for config in configs
-        if config["class"] == saved.get("class")
-    ]
-    if not changes:
-        present = ", branched off from a ".join(config["class"] for config in configs)
+    trunks = list(_trunks(scheduler))
+    differences = {
+        i: _config.differences(saved, trunk.config)
+        for i, trunk in enumerate(trunks)
+        if trunk.config["class"] == saved.get("class")
+    }
+    if not differences:
+        present = ", branched off from a ".join(_config.name_of(type(trunk)) for trunk in trunks)
         raise ValueError(
             f"state_dict['config']['class'] is {saved.get('class')!r}, but this scheduler is a "
-            f"{present}"
+            f"{present}: load it into one of that class, or go on at its epoch with "
+            f"scheduler.step(state_dict['last_epoch'])"
         )
+    nearest, names = next(iter(differences.items()))
+    same = next((i for i, found in differences.items() if not found), None)
     present_lrs = [float(rate) for rate in scheduler.base_lrs]
-    same = len(base_lrs) == len(present_lrs) and all(
+    same_base_lrs = len(base_lrs) == len(present_lrs) and all(
         map(_config.same_number, base_lrs, present_lrs)
     )
-    if _config.differences(saved, configs[0]):
-        # What was given as lr= of a group may be an entry of base_lr now.
-        if [] not in changes and not (same and changes[0] == ["base_lr"]):
-            return changes[0]
-        if not _same_rates(scheduled, rates):
-            return ["class"]
-    return [] if same else ["base_lrs"]
+    # What was given as lr= of a group may be an entry of base_lr now.
+    if same is None and not (same_base_lrs and nearest == 0 and names == ["base_lr"]):
+        return f"{', '.join(names)} changed"
+    if not same_base_lrs:
+        return "base_lrs changed"
+    if same and not _same_rates(scheduled, rates):
+        branch: Any = trunks[same - 1]
+        name = saved["class"]
+        return (
+            f"it is of the {name}, which this {type(branch).__name__} leaves with at={branch.at}, "
+            f"and the {name} went on to epoch {epoch}. To leave it there, build one with "
+            f"at={epoch}; else load what was saved up to epoch {branch.at}"
+        )
+    return ""

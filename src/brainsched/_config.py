@@ -35,12 +35,13 @@ def register(cls: "type[LRScheduler]") -> None:
 def name_of(cls: "type[Schedule]") -> str:
     """Return the name of a class in a config: with its module, where ours has the name already."""
     own = _classes.get(cls.__name__)
-    if own is None or own is cls or not _is_ours(own) or _is_ours(cls):
+    if own is None or own is cls or not is_ours(own) or is_ours(cls):
         return cls.__name__
     return f"{cls.__module__}.{cls.__qualname__}"
 
 
-def _is_ours(cls: "type[Schedule]") -> bool:
+def is_ours(cls: "type[Schedule]") -> bool:
+    """Whether a class is one of this package."""
     return cls.__module__.startswith("brainsched.")
 
 

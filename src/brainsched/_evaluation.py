@@ -42,6 +42,9 @@ Move = Callable[..., tuple[Array, ...]]
 
 AHEAD = 128
 
+# The share of the highest base rate below which a negative rate is a matter of rounding, and is 0.
+_ROUNDING = 1e-12
+
 # What goes wrong where a formula treats the epoch as a number that Python knows, and the cure.
 _MISTAKES = (
     (
@@ -142,6 +145,10 @@ class _Window:
         return found
 
 
+def _are_rates(rates: np.ndarray) -> np.ndarray:
+    return (rates >= 0) & (rates < np.inf)  # nor is NaN one
+
+
 class Evaluation:
     """The rates of a formula for so many param groups with these base rates.
 
@@ -176,6 +183,8 @@ class Evaluation:
             isinstance(leaf, jax.Array) or (in_trace and callable(leaf)) for leaf in leaves
         )
         self._base_arrays = self._stacked_bases(np) if self.on_host else None
+        highest = max((base.max() for base in jax.tree.leaves(self._base_arrays)), default=0.0)
+        self._negligible = max(_ROUNDING * highest, smallest_rate(rate_dtype()))
         self._window = _Window(0, np.empty((0, groups)), None)
         traced = any(
             isinstance(leaf, jax.core.Tracer) or (in_trace and callable(leaf)) for leaf in leaves
@@ -204,9 +213,19 @@ class Evaluation:
         return self._kernel(move, *position)
 
     def rates(self, epoch: Any) -> Float[Array, "*epoch groups"]:
-        """Return the rates at epochs, integer or real, of any shape."""
-        on_host = self.on_host and not isinstance(epoch, jax.Array)
-        return self._rounded(epoch, np if on_host else jnp)
+        """Return the rates at epochs, integer or real, of any shape.
+
+        Raises
+        ------
+        ValueError
+            If one is negative or not finite, on the host: compiled code cannot raise, and has 0 in
+            the place of one below 0.
+        """
+        if not self.on_host or isinstance(epoch, jax.Array):
+            return self._rounded(epoch, jnp)
+        rates = self._rounded(epoch, np)
+        self._require_rates(rates, np.asarray(epoch))
+        return rates
 
     def check_that_it_traces(self) -> None:
         """Raise a TypeError if compiled code could not evaluate the formula."""
@@ -214,6 +233,21 @@ class Evaluation:
         with naming(f"{self._name}.formula"):
             for shape in ((), (self.groups + 2,)):  # one that is no number of groups
                 jax.eval_shape(rounded, jax.ShapeDtypeStruct(shape, epoch_dtype()))
+
+    def check_that_it_repeats(self) -> None:
+        """Raise a ValueError if the formula gives other rates when it is evaluated once more."""
+        if self.on_host and not np.array_equal(self.sample(), self.sample(), equal_nan=True):
+            raise ValueError(
+                f"{self._name} gives other rates whenever they are calculated, so that those "
+                f"that train would not be those that are shown: its rates must follow from the "
+                f"epoch, the base rates and its arguments alone. Draw random numbers from a seed, "
+                f"as np.random.default_rng(seed), in the constructor"
+            )
+
+    def sample(self) -> np.ndarray:
+        """Return the rates of the first epochs, right or wrong, to be compared; on the host."""
+        with np.errstate(all="ignore"):  # these epochs may never come
+            return np.asarray(self._rounded(np.arange(AHEAD, dtype=epoch_dtype()), np))
 
     def _in_jax(self, move: Move, *position: Array) -> tuple[tuple[Array, ...], list[Array]]:
         position = move(jnp, *position)
@@ -232,22 +266,42 @@ class Evaluation:
         window = self._window  # read once, since another thread may put another in its place
         if not window.start <= epoch < window.stop or window.dtype != rate_dtype():
             stop = min(epoch + AHEAD, largest_epoch() + 1)
+            epochs = np.arange(epoch, stop, dtype=epoch_dtype())
             with np.errstate(all="ignore"):  # these epochs may never come
-                rates = self._rounded(np.arange(epoch, stop, dtype=epoch_dtype()), np)
-            window = self._window = _Window(epoch, np.array(rates), window)
+                rates = self._rounded(epochs, np)
+            self._require_rates(rates[:1], epochs[:1])
+            right = _are_rates(rates).all(axis=-1)
+            # One that is wrong is where the next window begins, and that raises.
+            count = len(rates) if right.all() else int(right.argmin())
+            window = self._window = _Window(epoch, np.array(rates[:count]), window)
         return window.at(epoch)
 
+    def _require_rates(self, rates: np.ndarray, epochs: np.ndarray) -> None:
+        right = _are_rates(rates)
+        if not right.all():
+            *at, group = np.argwhere(~right)[0].tolist()
+            raise ValueError(
+                f"{self._name} gives param group {group} the rate {rates[*at, group]:.6g} at epoch "
+                f"{epochs[*at]}: a rate must be finite and not negative. Where a fall is to end "
+                f"at 0, let the formula return xp.maximum(rates, 0)"
+            )
+
     def _rounded(self, epoch: Any, xp: ModuleType) -> Any:
-        """Round once; what is below the smallest normal number is 0, as compiled code has it."""
+        """Round once; what is below the smallest normal number is 0, as compiled code has it.
+
+        On the host a rate stays as it is if it is negative by more than rounding.
+        """
         dtype = rate_dtype()
         with float64_arithmetic():
             if xp is np:
                 # A formula may use JAX all the same, also while something else is traced.
                 with jax.ensure_compile_time_eval():
                     rates = self._unrounded(np.asarray(epoch, np.float64), np)
+                is_none = (rates < smallest_rate(dtype)) & (rates >= -self._negligible)
             else:
                 rates = self._unrounded(jnp.asarray(epoch, np.float64), jnp)
-            return xp.where(rates < smallest_rate(dtype), np.float64(0), rates).astype(dtype)
+                is_none = rates < smallest_rate(dtype)
+            return xp.where(is_none, np.float64(0), rates).astype(dtype)
 
     def _unrounded(self, epoch: Float[Array, "*epoch"], xp: ModuleType) -> Any:
         base_lrs = self._base_arrays

@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from brainsched import _check, _config
+from brainsched import _check, _config, _foreign_calls
 from brainsched._arguments import parameters
 from brainsched._lengths import Lengths, positive
 
@@ -104,12 +104,9 @@ class _Builder(NamedTuple):
                 known = ", ".join(sorted(classes))
                 raise ValueError(f"config[{key!r}] must be one of {known}; got {name!r}")
             cls = classes[name]
-            accepted = parameters(cls)
             for argument in arguments:
-                if argument not in accepted:
-                    raise ValueError(
-                        f"{name} has no argument {argument!r}; it has {', '.join(accepted)}"
-                    )
+                if argument not in parameters(cls):
+                    raise ValueError(_foreign_calls.unknown(cls, argument))
         of_parts = self
         if cls._parts_are_in_epochs:
             if self.lengths.steps_per_epoch is not None:

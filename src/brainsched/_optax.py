@@ -15,6 +15,7 @@ from jaxtyping import Float, Int
 from brainsched import _check, _config, _plan
 from brainsched._base import LRScheduler
 from brainsched._optax_groups import Assignment, GroupNumbers, Groups
+from brainsched._optax_in_braintools import report_applied_rate
 from brainsched._types import Array, epoch_dtype, largest_epoch
 from brainsched.schedules import _schedule_check
 from brainsched.schedules.per_update import PerUpdate
@@ -92,7 +93,9 @@ class ScaleBySchedulerState(NamedTuple):
         scaled by; before the first one, those that it will be. It is written, never read.
 
         ``'learning_rate_scale'`` multiplies the schedule's rates. It is 1.0 until someone writes
-        another number, or one for each group, into it: from the next update on, it counts.
+        another number, or one for each group, into it: from the next update on, it counts. One
+        that is negative or not finite raises; in compiled code, which cannot raise, a rate below 0
+        is 0.
 
         ``'scheduled_learning_rate'``, ``(n_groups,)``, and ``'plan'`` have the schedule's own rates
         at the latest update and the numbers that tell its plan: see ``check_resumed``.
@@ -189,6 +192,9 @@ def scale_by_scheduler(
 
     def init(params: Any) -> ScaleBySchedulerState:
         assignment.check(params, allow_unused)
+        report_applied_rate(
+            lambda opt_state: states_in(opt_state)[0].hyperparams["learning_rate"][..., 0]
+        )
         count = jnp.asarray(rates.first_count, jnp.int32)
         present = jnp.asarray(rates.at(rates.first_count))
         hyperparams: dict[str, Any] = {"learning_rate": present}
@@ -215,6 +221,7 @@ def scale_by_scheduler(
                     f"learning_rate_scale must be a scalar, or hold a number for each of the "
                     f"{scheduled.size} param groups, got an array of shape {scale.shape}"
                 )
+            _require_factor("learning_rate_scale", scale)
             present = present * scale
             hyperparams["learning_rate_scale"] = scale
         if "scheduled_learning_rate" in hyperparams:
@@ -225,6 +232,8 @@ def scale_by_scheduler(
             factor, memory = times.update(one, memory, None, **extra_args)
             present = present * jnp.asarray(factor, scheduled.dtype)
             hyperparams["learning_rate_multiplier"] = memory
+        # Compiled code cannot raise; but it never goes uphill.
+        present = jnp.where(present < 0, 0, present)
         hyperparams["learning_rate"] = present
         factors = -present
 
@@ -235,6 +244,13 @@ def scale_by_scheduler(
         return updates, ScaleBySchedulerState(optax.safe_increment(state.count), hyperparams)
 
     return optax.GradientTransformationExtraArgs(init, update)
+
+
+def _require_factor(name: str, value: jax.Array) -> None:
+    """Raise if a number that multiplies rates is negative or not finite, where that is known."""
+    if not isinstance(value, jax.core.Tracer):
+        for factor in np.ravel(value).tolist():
+            _check.number(name, factor)
 
 
 def rates_by_name(opt_state: Any, scheduler: LRScheduler) -> dict[str, Float[Array, "*runs"]]:

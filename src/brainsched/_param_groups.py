@@ -22,13 +22,13 @@ import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import jax
 from brainstate import State, TraceContextError
 from braintools.optim import OptaxOptimizer, OptimState
 
-from brainsched import _tracking, _upstream
+from brainsched import _arguments, _tracking, _upstream
 from brainsched._scheduled_group import ScheduledGroup
 from brainsched._types import Array
 
@@ -80,6 +80,8 @@ class Attachment:
         Whether a step of the optimizer has asked for the rate.
     restored : Unwritten or None
         Whether the applied rates are still those that a checkpoint of the scheduler restored.
+    left_behind : Unwritten or None
+        Whether the scheduler still is at the epoch 0 at which the optimizer was restored alone.
     """
 
     def __init__(
@@ -90,6 +92,8 @@ class Attachment:
         self.built_with: LRScheduler | None = None
         self.rate_was_read = False
         self.restored: Unwritten | None = None
+        self.left_behind: Unwritten | None = None
+        self._began_outside = False  # whether a step that is being taken began outside any trace
         self._held = held
         self._position = Unwritten(scheduler.last_epoch)
         self._in_force = OptimState(_InForce(True))
@@ -112,6 +116,12 @@ class Attachment:
         namespace = vars(sys.modules["__main__"])
         return next((name for name in self._names if namespace.get(name) is scheduler), None)
 
+    def note_if_left_behind(self, steps: Any) -> None:
+        """Take note that a checkpoint brought the optimizer alone forward by so many steps."""
+        if steps > 0 and self.scheduler.epoch == 0:
+            self.left_behind = Unwritten(self.scheduler.last_epoch)
+            self.scheduler.__dict__["_was_missed"] = False
+
     @contextmanager
     def stepping(self) -> Iterator[None]:
         """Mark that the optimizer takes a step: what reads the rate meanwhile is its doing."""
@@ -122,15 +132,24 @@ class Attachment:
                 raise ValueError(
                     f"current_lrs[{group}] must be a scalar, got an array of shape {rate.shape}"
                 )
+        self._began_outside = not _upstream.inside_a_trace()
         token = _stepping.set(self)
         try:
             yield
         finally:
             _stepping.reset(token)
+            self._began_outside = False
 
     def read(self) -> Array:
         """Return the rate of the first param group, for the optimizer's transformation."""
         self.rate_was_read = True
+        if self._began_outside and _upstream.inside_a_trace():
+            raise TraceContextError(
+                f"the transformation of {plain_name(self.optimizer)} asks for the rate within a "
+                f"function that it lets JAX trace by itself, as lax.cond of optax.MultiSteps and "
+                f"optax.apply_if_finite does, or jax.jit: compile the whole step instead, "
+                f"train_step = brainstate.transform.jit(train_step)"
+            )
         _tracking.require(self.scheduler.last_epoch, "the optimizer's step")
         return self.scheduler.current_lrs.value[0]
 
@@ -163,6 +182,14 @@ def applied_rate(scheduler: "LRScheduler") -> Array:
     attachment = _stepping.get()
     if attachment is not None and scheduler in (attachment.scheduler, attachment.built_with):
         return attachment.read()
+    if attachment is None and _upstream.plain_optimizer_in("step") is not None:
+        raise RuntimeError(
+            f"the transformation of an optimizer asks a {type(scheduler).__name__} for the rate "
+            f"which the optimizer does not follow, and so reports another: give it to both, "
+            f"braintools.optim.OptaxOptimizer(tx=tx, lr=scheduler), or write "
+            f"scheduler.attach_optimizer(optimizer)"
+        )
+    _tracking.require(scheduler.last_epoch, "the optimizer's step")
     return scheduler.current_lrs.value[0]
 
 
@@ -179,19 +206,22 @@ def note_that_rates_were_read(scheduler: "LRScheduler") -> None:
 def attach(scheduler: "LRScheduler", optimizer: OptaxOptimizer) -> None:
     """Let ``optimizer`` follow ``scheduler``: see :meth:`LRScheduler.attach_optimizer`."""
     if not isinstance(optimizer, OptaxOptimizer):
+        is_class = isinstance(optimizer, type)
         raise TypeError(
-            f"optimizer must be an OptaxOptimizer of braintools.optim, "
-            f"got {type(optimizer).__name__}"
+            f"optimizer must be an OptaxOptimizer of braintools.optim, as "
+            f"braintools.optim.Adam(lr=0.1) is, got {'the class ' if is_class else ''}"
+            f"{(optimizer if is_class else type(optimizer)).__name__}. Optimizers of optax and "
+            f"Flax take scheduler.as_optax() in the place of a rate"
         )
     former = scheduler._attachment
     if former is not None and former.optimizer is optimizer:
         return
+    _tracking.require_one_trace(scheduler.last_epoch, optimizer.step_count)
     groups = max(1, len(optimizer.param_groups))
     bases = scheduler._bases
     for group in range(groups):
         bases = bases_with(scheduler, group, _given_rate(optimizer, group), bases)
-        if group:
-            _upstream.params_by_their_keys(optimizer, group)  # which raises if it cannot be trained
+    by_their_keys = [_upstream.by_their_keys(optimizer, group) for group in range(1, groups)]
     held = list(scheduler.current_lrs.value) if former is None else former.held
     having = scheduler._with_groups(groups, bases, held)
 
@@ -203,6 +233,9 @@ def attach(scheduler: "LRScheduler", optimizer: OptaxOptimizer) -> None:
             stacklevel=3,
         )
         _follow(former.optimizer, *_constant(former.optimizer))
+    _warn_of_default_rate(scheduler, optimizer)
+    for file in by_their_keys:
+        file()
     _follow(optimizer, scheduler, having, held)
 
 
@@ -225,9 +258,12 @@ def _follow(
         new.built_with = scheduler
     else:
         replaced.optimizer = None
-        _upstream.ReplacedRatesState.take_over(
+        name = type(replaced).__name__
+        _upstream.ShownState.take_over(
             _upstream.rates_state(replaced),
-            functools.partial(_rates_for_replaced, type(replaced).__name__, optimizer),
+            optimizer,
+            functools.partial(_rates_for_replaced, name),
+            functools.partial(_refuse_for_replaced, name),
         )
     if scheduler._attachment is not None:
         scheduler._attachment.end()
@@ -235,8 +271,6 @@ def _follow(
     scheduler._have_groups(*having)
     _upstream.set_scheduler(optimizer, scheduler)
     for group in range(max(1, len(optimizer.param_groups))):
-        if group:
-            _upstream.file_by_their_keys(optimizer, group)
         own_rate(optimizer, group)
 
 
@@ -259,20 +293,40 @@ def _constant(optimizer: OptaxOptimizer) -> tuple["LRScheduler", Any, list[Array
     return scheduler, scheduler._with_groups(len(rates), scheduler._bases, rates), rates
 
 
+def _warn_of_default_rate(scheduler: "LRScheduler", optimizer: OptaxOptimizer) -> None:
+    """Warn if the default base rate takes the place of the one that ``optimizer`` was built with.
+
+    In PyTorch the optimizer's own rate is the base rate.
+    """
+    if _upstream.is_under_construction(optimizer) or attachment_of(optimizer) is not None:
+        return
+    default, present = scheduler.base_lrs[0], optimizer.base_lr
+    name = _arguments.base_lr_left_out(scheduler)
+    if name is not None and not isinstance(present, jax.Array) and present != default:
+        warnings.warn(
+            f"{type(scheduler).__name__} was not given a base rate, and has its default of "
+            f"{default}, which takes the place of the rate of {plain_name(optimizer)}: give it "
+            f"{name}={present}",
+            UserWarning,
+            stacklevel=4,
+        )
+
+
 def bases_with(scheduler: "LRScheduler", group: int, lr: Any, bases: "Bases") -> "Bases":
     """Return ``bases`` with that of a param group, if it may join; change nothing."""
-    if not _upstream.created_in_current_trace(scheduler.last_epoch):
-        raise TraceContextError(
-            "a scheduler cannot take on a param group while a function is traced: the "
-            "compiled program would not know of it. Add the group outside, before the "
-            "training step is called; the next call traces again, once"
-        )
     if scheduler.max_groups is not None and group >= scheduler.max_groups:
         raise ValueError(
             f"param group {group} has no rate: the schedule has columns for "
             f"{scheduler.max_groups} groups"
         )
-    return bases.adding(group, lr)
+    try:
+        return bases.adding(group, lr)
+    except TypeError as error:
+        raise TypeError(
+            f"{error}: lr is the base rate of the group, which follows the scheduler of the "
+            f"optimizer with all others. PiecewiseConstantSchedule has a course for each, a column "
+            f"of values"
+        ) from error
 
 
 def _given_rate(optimizer: OptaxOptimizer, group: int) -> Any:
@@ -294,6 +348,11 @@ def _rates_for_replaced(name: str, optimizer: OptaxOptimizer) -> list[Array]:
             f"optimizer that shares this {name} needs a scheduler of its own"
         )
     return attachment.read_for_replaced()
+
+
+def _refuse_for_replaced(name: str, optimizer: OptaxOptimizer) -> NoReturn:
+    _rates_for_replaced(name, optimizer)  # which says more, where no step is being taken
+    raise RuntimeError("this scheduler was replaced: set the rates of the one in its place")
 
 
 def plain_name(optimizer: OptaxOptimizer) -> str:

@@ -22,6 +22,7 @@ from jaxtyping import Float
 from brainsched import _check, _upstream
 from brainsched._base import LRScheduler
 from brainsched._range_curve import RangeTest
+from brainsched._states import AppliedRates
 from brainsched._types import Array, rate_dtype
 from brainsched.schedules import _schedule_check
 
@@ -380,12 +381,16 @@ def _rate_setter(optimizer: OptaxOptimizer) -> Callable[[Array], None]:
             "proportion: give base_lr a positive first entry"
         )
 
+    shares = [float(base) / float(bases[0]) for base in bases[1:]]
+
     def set_rate(rate: Array) -> None:
-        rates = list(home.value)
-        rates[0] = rate
-        home.value = rates
-        for state, base in zip(others, bases[1:], strict=True):
-            state.value = rate * (float(base) / float(bases[0]))
+        rest = [rate * share for share in shares]
+        if isinstance(scheduler, LRScheduler):
+            home.value = AppliedRates([rate, *rest])
+            return
+        home.value = [rate, *home.value[1:]]
+        for state, other in zip(others, rest, strict=True):
+            state.value = other
 
     return set_rate
 

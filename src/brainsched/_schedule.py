@@ -1,6 +1,6 @@
 """A schedule: a pure function of the epoch, and all that follows from it without a position."""
 
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, cast
@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Float
 
 from brainsched import _arguments, _check, _config, _upstream
-from brainsched._evaluation import Bases, Evaluation
+from brainsched._evaluation import Bases, Evaluation, stay
 from brainsched._types import Array, BaseLRs, Epochs, LRs, epoch_dtype
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from brainsched._base import LRScheduler
 
 
-class Schedule:
+class Schedule(ABC):
     """What a scheduler is at any epoch: its formula, its arguments, and what they give.
 
     :class:`brainsched.LRScheduler` adds the epoch that it stands at.
@@ -50,7 +50,9 @@ class Schedule:
         Returns
         -------
         float64 array of shape ``(*epoch, groups)``, or one that broadcasts to it
-            Not rounded; the base does that. A rate below 0 is 0.
+            Not rounded; the base does that. On the host, a rate that is negative or not finite
+            raises when its epoch comes. Compiled code cannot raise: a rate below 0 is 0 there, and
+            NaN is applied, and shown, as NaN.
         """
         raise NotImplementedError
 
@@ -71,7 +73,8 @@ class Schedule:
         Raises
         ------
         TypeError, ValueError
-            If an epoch is not a real number, is negative or too large.
+            If an epoch is not a real number, is negative or too large; on the host, if a rate is
+            negative or not finite, as a function of yours may give it.
         """
         self._require_pure("lr_at()")
         if _upstream.called_by_optax():
@@ -177,15 +180,25 @@ class Schedule:
                 f"base_lr has {groups} entries, but the schedule has columns for "
                 f"{self.max_groups} param groups"
             )
-        numbers = list(_arguments.numbers(self))
-        evaluation = Evaluation(type(self).__name__, self.formula, numbers, bases, groups)
-        # Once for each class, since it is the code that is looked at; a function is code, too.
-        if type(self) not in _traceable or any(map(callable, numbers)):
-            evaluation.check_that_it_traces()
-            _traceable.add(type(self))
-        return evaluation
+        numbers = _arguments.numbers(self)
+        return Evaluation(type(self).__name__, self.formula, numbers, bases, groups)
 
-    def _require_pure(self, what: str) -> None:
+    def _first_evaluation(
+        self, groups: int, bases: Bases, position: Array
+    ) -> tuple[Evaluation, list[Array]]:
+        """Return the evaluation, and the rates at ``position``; raise if the formula is wrong."""
+        evaluation = self._evaluation_of(groups, bases)
+        functions = any(map(callable, _arguments.numbers(self)))
+        with _arguments.first_evaluation(self):
+            # Once for each class, since it is the code that is looked at; a function is code, too.
+            if type(self) not in _traceable or functions:
+                evaluation.check_that_it_traces()
+                evaluation.check_that_it_repeats()
+                _traceable.add(type(self))
+            _, rates = evaluation(stay, position)
+        return evaluation, rates
+
+    def _require_pure(self, what: str) -> None:  # noqa: B027  (all but one are pure)
         """Raise a TypeError if the rate depends on more than the epoch: ``what`` cannot be."""
 
 

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import jax
+from brainstate import State
 from braintools.optim import OptaxOptimizer
 
 from brainsched import _upstream
@@ -59,6 +60,13 @@ def check_params(optimizer: OptaxOptimizer, params: Any) -> None:
             "params has no parameter, so that the group would train nothing: was it selected by "
             "keys that the model does not have?"
         )
+    for key, value in params.items():
+        if not isinstance(value, State | Mapping):
+            raise TypeError(
+                f"params[{key!r}] must be a State, got {type(value).__name__}: give the States "
+                f"alone, as model.states(brainstate.ParamState) does, and what else a group has "
+                f"beside them, add_param_group(params, lr=0.1)"
+            )
     if not optimizer.param_groups:
         return  # braintools says that weights must be registered first
     taken = {
@@ -92,6 +100,24 @@ def check_params(optimizer: OptaxOptimizer, params: Any) -> None:
                 f"{{key: state for key, state in model.states(brainstate.ParamState).items() if "
                 f"key not in params}}"
             )
+
+
+def check_gradients(optimizer: OptaxOptimizer, grads: Any = None, *_: Any, **__: Any) -> None:
+    """Raise unless ``grads`` has the gradient of each parameter, as braintools 0.3.0 needs it."""
+    if not isinstance(grads, Mapping):
+        raise TypeError(
+            f"grads must be a dictionary, as brainstate.transform.grad(loss, states)() returns, "
+            f"got {type(grads).__name__}. With return_value=True it returns the gradients first, "
+            f"and then the loss"
+        )
+    missing = [key for key in optimizer.param_states.to_pytree() if key not in grads]
+    if missing:
+        raise ValueError(
+            f"grads has no gradient for {missing[0]!r}, and {len(missing)} of "
+            f"{len(optimizer.param_states.to_pytree())} are missing: take it for all that was "
+            f"registered or added, under the same keys, as brainstate.transform.grad(loss, "
+            f"states)() does"
+        )
 
 
 def _is_dict(value: Any) -> bool:

@@ -3,13 +3,14 @@
 import functools
 import types
 import warnings
+from collections.abc import Mapping
 from typing import Any, NoReturn
 
 import jax
 from brainstate import State
 from braintools.optim import OptaxOptimizer
 
-from brainsched import _upstream
+from brainsched import _tracking, _upstream
 from brainsched._param_groups import (
     Attachment,
     Unwritten,
@@ -18,7 +19,7 @@ from brainsched._param_groups import (
     own_rate,
     plain_name,
 )
-from brainsched._scheduled_group import check_params
+from brainsched._scheduled_group import check_gradients, check_params
 
 
 class ScheduledOptimizer(OptaxOptimizer):
@@ -68,8 +69,22 @@ class ScheduledOptimizer(OptaxOptimizer):
         """Add a group, which runs at its scheduled rate from its first step, or leave all as is."""
         scheduler = self._attachment.scheduler
         group = len(self.param_groups)
+        _tracking.require_one_trace(scheduler.last_epoch, self.step_count)
         check_params(self, params)
         given = kwargs.pop("lr", None)
+        for key, value in kwargs.items():
+            if key != "weight_decay" and not isinstance(value, str):
+                raise TypeError(
+                    f"add_param_group takes lr and weight_decay, and text such as a name, got "
+                    f"{key}={value}: braintools would not read it, and runs Adam on every added "
+                    f"group. brainsched.scale_by_scheduler gives groups rates under any algorithm"
+                )
+        names = scheduler.group_names
+        if group < len(names) and kwargs.get("name", names[group]) != names[group]:
+            raise ValueError(
+                f"base_lr has the name {names[group]!r} for param group {group}, got "
+                f"name={kwargs['name']!r}: add the groups in the order of base_lr"
+            )
         bases = bases_with(scheduler, group, given, scheduler._bases)
         having = scheduler._with_groups(group + 1, bases, self._attachment.held)
 
@@ -77,7 +92,7 @@ class ScheduledOptimizer(OptaxOptimizer):
         try:
             # Without ``lr=``, or braintools 0.3.0 hides the State that it applies.
             super().add_param_group(params, **kwargs)
-            _upstream.file_by_their_keys(self, group)
+            _upstream.by_their_keys(self, group)()
         except BaseException:
             undo()
             raise
@@ -88,6 +103,9 @@ class ScheduledOptimizer(OptaxOptimizer):
     def step(self, *args: Any, **kwargs: Any) -> Any:
         """Take a step, and warn once if the rate was not asked for."""
         attachment = self._attachment
+        takes_gradients = self._plain_class.step is OptaxOptimizer.step
+        if takes_gradients and self.opt_state is not None:  # else braintools says what to do first
+            check_gradients(self, *args, **kwargs)
         before = None if self.opt_state is None else self.opt_state.value
         with attachment.stepping():
             result = super().step(*args, **kwargs)
@@ -104,6 +122,25 @@ class ScheduledOptimizer(OptaxOptimizer):
                 stacklevel=2,
             )
         return result
+
+    @property
+    def param_groups(self) -> Any:
+        """The param groups, unless another scheduler is about to be attached to them."""
+        if _upstream.called_by_a_scheduler_of_braintools():
+            raise RuntimeError(
+                f"this {plain_name(self)} follows a {type(self._attachment.scheduler).__name__} of "
+                f"brainsched, and would not follow a scheduler of braintools that is attached to "
+                f"it: attach one of brainsched, scheduler.attach_optimizer(optimizer), or build "
+                f"the optimizer with the other one"
+            )
+        try:
+            return self.__dict__["param_groups"]
+        except KeyError as error:  # in a clone that brainstate has just begun
+            raise AttributeError(name="param_groups", obj=self) from error
+
+    @param_groups.setter
+    def param_groups(self, groups: Any) -> None:
+        self.__dict__["param_groups"] = groups
 
     @property
     def current_lr(self) -> Any:
@@ -132,24 +169,35 @@ class ScheduledOptimizer(OptaxOptimizer):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restore the optimizer, rates included, unless the scheduler's own were restored."""
         attachment = self._attachment
+        if not isinstance(state_dict, Mapping):
+            raise TypeError(
+                f"state_dict must be a dict, as optimizer.state_dict() gives, got "
+                f"{type(state_dict).__name__}"
+            )
         for key in ("step_count", "lr", "base_lr"):
             if key not in state_dict:
-                raise ValueError(f"state_dict has no {key!r}, which an optimizer's state has")
+                raise ValueError(
+                    f"state_dict has no {key!r}, which an optimizer's state has: give all that "
+                    f"optimizer.state_dict() gave, and no more"
+                )
         groups = state_dict.get("param_groups", {})
         if groups and len(groups) != len(self.param_groups):
             raise ValueError(
                 f"the checkpoint has {len(groups)} param groups, but the optimizer has "
-                f"{len(self.param_groups)}: add the groups that it was saved with, then load, and "
-                f"only then add others"
+                f"{len(self.param_groups)}: register the weights and add the groups that it was "
+                f"saved with, then load, and only then add others"
             )
         rates = attachment.scheduler.current_lrs.value
         saved = [groups.get(str(i), {}).get("lr", rate) for i, rate in enumerate(rates)]
         attachment.scheduler.current_lrs.normalise([state_dict["lr"], *saved[1:]], rates)
         restored = bool(attachment.restored)
+        before = self.step_count.value
         super().load_state_dict(state_dict)
         if restored:  # what the scheduler has from its own checkpoint is the later word
             attachment.scheduler.current_lrs.value = rates
             attachment.restored = Unwritten(attachment.scheduler.current_lrs)
+        elif not _upstream.inside_a_trace():
+            attachment.note_if_left_behind(steps=self.step_count.value - before)
 
     def _refuse_to_be_copied(self, *args: Any) -> NoReturn:
         name = plain_name(self)

@@ -5,12 +5,16 @@ or compile the user's training step again. So what is written is brought into on
 """
 
 import math
-from typing import Any
+from collections.abc import Iterable
+from typing import Any, NoReturn
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+from brainstate import TreefyState
 
 from brainsched import _check
+from brainsched._arguments import FixedList
 from brainsched._types import Array, epoch_dtype, rate_dtype
 from brainsched._upstream import NormalisedState
 
@@ -79,10 +83,36 @@ class MetricState(NormalisedState):
         return _placed_like(value, former) if isinstance(value, np.ndarray) else value
 
 
-class RatesState(NormalisedState):
-    """``current_lrs``: a list of scalars, the rate of each param group."""
+@jax.tree_util.register_pytree_with_keys_class
+class AppliedRates(FixedList):
+    """The applied rates, in the form in which a State keeps them.
 
-    def normalise(self, value: Any, former: Any) -> list[Array]:
+    A list that cannot be changed in place, past all checks. Its arrays are taken as they are: a
+    schedule gave them, or a program that was compiled left them.
+    """
+
+    def refuse(self) -> NoReturn:
+        """Raise a TypeError that says how a rate is set."""
+        raise TypeError(
+            "the applied rates cannot be changed in place, past all checks: write "
+            "group['lr'] = rate for one param group of an optimizer, or "
+            "scheduler.current_lrs.value = [...] for all"
+        )
+
+    @classmethod
+    def tree_unflatten(cls, _: None, rates: Iterable[Any]) -> "AppliedRates":
+        """Return what is kept in a State again."""
+        return cls(rates)
+
+
+class RatesState(NormalisedState):
+    """``current_lrs``: the rate of each param group, a scalar."""
+
+    def formed(self, value: Any) -> Any:
+        """Return a list of rates, as a checkpoint has it, as one that cannot be changed."""
+        return AppliedRates(value) if type(value) is list else value
+
+    def normalise(self, value: Any, former: Any) -> AppliedRates:
         """Return ``value`` in the rate's dtype, with as many entries as ``former`` has."""
         if not isinstance(value, list | tuple):
             raise TypeError(f"current_lrs must be a list of rates, got {type(value).__name__}")
@@ -93,8 +123,47 @@ class RatesState(NormalisedState):
                 f"current_lrs must have one rate for each of the {len(former)} param groups, "
                 f"got {len(value)}: add the groups to the optimizer first"
             )
+        if not isinstance(value, AppliedRates):
+            value = [
+                _by_hand(f"current_lrs[{group}]", rate) if rate is not kept else rate
+                for group, (rate, kept) in enumerate(zip(value, former, strict=True))
+            ]
         dtype = rate_dtype()
-        return [_rate(group, value[group], former[group], dtype) for group in range(len(value))]
+        return AppliedRates(
+            _rate(group, value[group], former[group], dtype) for group in range(len(value))
+        )
+
+    def to_state_ref(self) -> TreefyState:
+        """Give a reference that holds a list, as checkpoints of the whole state have it."""
+        reference = super().to_state_ref()
+        if isinstance(reference.value, AppliedRates):
+            reference.value = list(reference.value)
+        return reference
+
+
+def _by_hand(name: str, rate: Any) -> Any:
+    """Return a rate that was set by hand; raise if it is known and no rate.
+
+    Compiled code cannot raise. There NaN takes the place of a negative rate, which would train
+    uphill: it shows in all that is trained, and :func:`require_rates` tells its cause.
+    """
+    if isinstance(rate, jax.core.Tracer):
+        rate = _strongly_typed(_check.real_array(name, rate), rate_dtype())
+        return jnp.where(rate >= 0, rate, np.nan)
+    return _check.known_rate(name, rate) if isinstance(rate, jax.Array) else rate
+
+
+def require_rates(rates: Iterable[Array]) -> None:
+    """Raise if a rate on a device is none; wait for it."""
+    for group, rate in enumerate(rates):
+        if isinstance(rate, jax.Array) and not isinstance(rate, jax.core.Tracer):
+            _check.known_rate(
+                f"current_lrs[{group}]",
+                rate,
+                ": a rate was set by hand in compiled code, which cannot raise and has NaN in the "
+                "place of a negative rate. What was trained since is lost. Set one that is at "
+                "least 0, as jnp.maximum(rate, 0) is",
+            )
 
 
 def _rate(group: int, value: Any, former: Any, dtype: np.dtype) -> Array:

@@ -9,10 +9,10 @@ from brainsched import _upstream
 
 
 def require(state: State, what: str) -> None:
-    """Raise under a plain JAX transformation: it would drop what is written to ``state``."""
-    if _upstream.inside_brainstate_transform():
+    """Raise where what is written to ``state`` would be dropped, and what is read stays."""
+    if _upstream.is_tracked(state):
         return
-    if not _upstream.created_in_current_trace(state):
+    if _upstream.inside_a_trace() and not state.stack_level:
         raise TraceContextError(
             f"{what} ran under a plain JAX transformation (jax.jit, jax.vmap, jax.grad, "
             f"jax.lax.scan, ...), which cannot track the scheduler's States: the schedule "
@@ -21,6 +21,28 @@ def require(state: State, what: str) -> None:
             f"make the rate a function of a step count that optax or you carry: "
             f"scheduler.as_optax(), brainsched.scale_by_scheduler, scheduler.lr_at(count)"
         )
+    raise TraceContextError(
+        f"{what} ran where the scheduler's States are not tracked: they were created in a function "
+        f"that JAX or brainstate traced (jit, vmap, for_loop, ...), and belong to it alone. Build "
+        f"scheduler and optimizer outside, and let the function use them; within the function "
+        f"that builds them, use brainstate.transform.for_loop in the place of jax.lax.scan"
+    )
+
+
+def require_one_trace(*states: State) -> None:
+    """Raise unless all ``states`` were created where this runs: a link made here would outlive it.
+
+    A compiled program would neither make it again nor know of it.
+    """
+    for state in states:
+        if not _upstream.created_in_current_trace(state):
+            if not _upstream.inside_a_trace():
+                require(state, "attaching a scheduler, or adding a param group,")
+            raise TraceContextError(
+                "a scheduler cannot take on an optimizer or a param group while a function is "
+                "traced: the compiled program would not know of it. Attach, and add the group, "
+                "outside, before the training step is called; the next call traces again, once"
+            )
 
 
 def known(value: Any, what: str, instead: str, kind: str = "an int") -> Any:

@@ -1,8 +1,8 @@
 """What brainsched uses of its dependencies beyond their public interface, all in one place.
 
 =============  ============================================================================
-brainstate     ``_state.TRACE_CONTEXT``, ``State._trace_state``, ``State._value`` and
-               ``State._write_value`` (0.5.0 to 0.5.4)
+brainstate     ``_state.TRACE_CONTEXT``, ``State._trace_state``, ``State._value``,
+               ``State._write_value`` and ``State._check_value_tree`` (0.5.0 to 0.5.4)
 braintools     ``LRScheduler._current_lrs``, ``OptaxOptimizer._lr_scheduler`` and
                ``OptaxOptimizer._current_lr``, what ``UniqueStateManager`` keeps, and that an added
                group's ``tx`` and State of moments are made for keys of its own (0.3.0);
@@ -14,13 +14,14 @@ optax          ``scale_by_schedule.<locals>.update_fn``, the one function that a
 
 import copy
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from types import FrameType
 from typing import Any
 
 from brainstate import State, TreefyState
 from brainstate._state import TRACE_CONTEXT
 from brainstate.transform import StateFinder
-from braintools.optim import LRScheduler, OptaxOptimizer, OptimState
+from braintools.optim import ConstantLR, LRScheduler, OptaxOptimizer, OptimState
 
 # What is being traced
 
@@ -37,8 +38,8 @@ def created_in_current_trace(state: State) -> bool:
 
 _made_on_import = State(0)
 
-# The run-time checks of annotations, which may stand between a caller and what it calls.
-_CHECKERS = ("brainsched", "jaxtyping", "beartype", "functools", "contextlib")
+# What may stand between a caller and what it calls: ours, and run-time checks of annotations.
+_BETWEEN = ("brainsched", "jaxtyping", "beartype", "functools", "contextlib")
 
 
 def inside_a_trace() -> bool:
@@ -46,31 +47,74 @@ def inside_a_trace() -> bool:
     return not created_in_current_trace(_made_on_import)
 
 
+def is_tracked(state: State) -> bool:
+    """Whether what is written to ``state`` now is kept, on the host or by brainstate.
+
+    brainstate counts at which depth of its transformations a State was created, and has those
+    that are deeper track it.
+    """
+    return len(TRACE_CONTEXT.state_stack) > state.stack_level or created_in_current_trace(state)
+
+
+# Who calls
+
+
+def _callers() -> Iterator[tuple[str, FrameType]]:
+    """Yield who called into brainsched, the nearest first: the package, and the frame."""
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None:
+        package = str(frame.f_globals.get("__name__")).partition(".")[0]
+        if package not in _BETWEEN:
+            yield package, frame
+        frame = frame.f_back
+
+
+def called_by_optax() -> bool:
+    """Whether the caller of a method of ours is optax itself, and no function of the user's."""
+    return next((package == "optax" for package, _ in _callers()), False)
+
+
 def optax_wants_a_positive_rate() -> bool:
     """Whether optax is the caller, and not its ``scale_by_schedule``, which takes a signed factor.
 
     The nearest function of optax or braintools on the stack tells: a lambda may be between.
     """
-    frame = sys._getframe(1)
-    while frame is not None:
-        package = str(frame.f_globals.get("__name__")).partition(".")[0]
-        if package == "optax":
-            return frame.f_code.co_qualname != "scale_by_schedule.<locals>.update_fn"
-        if package == "braintools":
-            return False
-        frame = frame.f_back  # type: ignore[assignment]  # None at the end
+    for package, frame in _callers():
+        if package in ("optax", "braintools"):
+            name = frame.f_code.co_qualname
+            return package == "optax" and name != "scale_by_schedule.<locals>.update_fn"
     return False
 
 
-def called_by_optax() -> bool:
-    """Whether the caller of a method of ours is optax itself, and no function of the user's."""
-    frame = sys._getframe(1)
-    while frame is not None:
-        package = str(frame.f_globals.get("__name__")).partition(".")[0]
-        if package not in _CHECKERS:
-            return package == "optax"
-        frame = frame.f_back  # type: ignore[assignment]  # None at the end
-    return False
+def called_by_a_plain_optimizer() -> bool:
+    """Whether an optimizer that follows no scheduler of ours is asking for the latest rates.
+
+    One that does has a ``get_last_lr`` of its own.
+    """
+    theirs = OptaxOptimizer.get_last_lr.__code__
+    return next((frame.f_code is theirs for _, frame in _callers()), False)
+
+
+def called_by_a_scheduler_of_braintools() -> bool:
+    """Whether a method that braintools' schedulers inherit or override is the caller."""
+    theirs = LRScheduler.attach_optimizer.__globals__
+    return next((frame.f_globals is theirs for _, frame in _callers()), False)
+
+
+def plain_optimizer_in(method: str) -> OptaxOptimizer | None:
+    """Return the optimizer in whose ``method``, as braintools has it, this runs.
+
+    That is ``register_trainable_weights``, ``step`` or ``load_state_dict``.
+    """
+    theirs = getattr(OptaxOptimizer, method).__code__
+    found = (frame.f_locals["self"] for _, frame in _callers() if frame.f_code is theirs)
+    return next(found, None)
+
+
+def optimizers_in_sight() -> Iterator[OptaxOptimizer]:
+    """Yield the optimizers that are variables of those who called into brainsched."""
+    for _, frame in _callers():
+        yield from (v for v in frame.f_locals.values() if isinstance(v, OptaxOptimizer))
 
 
 # States
@@ -86,6 +130,17 @@ class NormalisedState(OptimState):
         """Return what to keep when ``value`` is written over ``former``."""
         raise NotImplementedError
 
+    def formed(self, value: Any) -> Any:
+        """Return ``value`` with the pytree structure of what is kept."""
+        return value
+
+    def restore_value(self, v: Any) -> None:
+        """Write ``v``, as brainstate does with what a compiled program only read."""
+        super().restore_value(self.formed(v))
+
+    def _check_value_tree(self, v: Any) -> None:
+        super()._check_value_tree(self.formed(v))
+
     def _write_value(self, v: Any) -> None:
         super()._write_value(self.normalise(v, self._value))
 
@@ -96,12 +151,8 @@ class NormalisedState(OptimState):
         self.value = value
 
 
-class AliasState(OptimState):
-    """A State with no value of its own: it shows the rate of one param group of an optimizer.
-
-    The rates have one home, the ``current_lrs`` of the scheduler that the optimizer follows.
-    brainstate tracks that State alone, so that the rate of a group and the list cannot disagree,
-    on the host or in a compiled program.
+class _WithoutValue(OptimState):
+    """A State with no value of its own, which shows what an optimizer applies.
 
     The State is one that others hold already, braintools' closures and programs compiled earlier
     among them, which read it and cannot be told of another. So it stays the object that it is, and
@@ -110,17 +161,46 @@ class AliasState(OptimState):
     """
 
     _optimizer: OptaxOptimizer
+    _own: tuple[str, ...]
+
+    @classmethod
+    def _adopt(cls, state: State, **own: Any) -> None:
+        for name in ("_value", *getattr(state, "_own", ())):
+            state.__dict__.pop(name, None)
+        state.__dict__.update(own)
+        state.__class__ = cls
+
+    def __pretty_repr_item__(self, k: str, v: Any) -> tuple[str, Any] | None:
+        """Show the value alone."""
+        if k == "_optimizer":
+            return super().__pretty_repr_item__("_value", self._value)
+        return None if k in self._own else super().__pretty_repr_item__(k, v)
+
+    def to_state_ref(self) -> TreefyState:
+        """Give a reference to an ordinary State: a clone of the graph shows nothing of others."""
+        reference = super().to_state_ref()
+        reference.type = OptimState
+        for name in self._own:
+            del reference.__dict__[name]
+        return reference
+
+
+class AliasState(_WithoutValue):
+    """The rate of one param group of an optimizer that follows a scheduler of ours.
+
+    The rates have one home, the ``current_lrs`` of the scheduler that the optimizer follows.
+    brainstate tracks that State alone, so that the rate of a group and the list cannot disagree,
+    on the host or in a compiled program.
+    """
+
     _group: int
     _own = ("_optimizer", "_group")
 
     @classmethod
     def take_over(cls, state: State, optimizer: OptaxOptimizer, group: int) -> None:
         """Turn ``state`` into an alias of the rate of ``group``."""
-        if type(state) is cls:
-            return
-        state.__dict__.pop("_value", None)
-        state.__dict__.update(_optimizer=optimizer, _group=group)
-        state.__class__ = cls
+        if type(state) is not cls:
+            cls._adopt(state, _optimizer=optimizer, _group=group)
 
     @property
     def _home(self) -> State:
@@ -151,54 +231,53 @@ class AliasState(OptimState):
         """Write ``v``, as brainstate does with what a compiled program only read."""
         self.value = v
 
-    def __pretty_repr_item__(self, k: str, v: Any) -> tuple[str, Any] | None:
-        """Show the rate alone."""
-        if k == "_optimizer":
-            return super().__pretty_repr_item__("_value", self._value)
-        return None if k in self._own else super().__pretty_repr_item__(k, v)
 
-    def to_state_ref(self) -> TreefyState:
-        """Give a reference to an ordinary State: a clone of the graph is no alias."""
-        reference = super().to_state_ref()
-        reference.type = OptimState
-        for name in self._own:
-            del reference.__dict__[name]
-        return reference
+class ShownState(_WithoutValue):
+    """What others believe to be a rate that they can set: it shows another, or raises.
 
+    It is the ``current_lrs`` of a scheduler of braintools that one of ours has replaced, which the
+    optimizer's transformation was built with and reads; or what an optimizer of braintools reports
+    whose transformation has rates of its own.
 
-class ReplacedRatesState(OptimState):
-    """The ``current_lrs`` of a scheduler of braintools that one of ours has replaced.
-
-    The optimizer's transformation was built with that scheduler and reads the rate here: while
-    this optimizer steps, it reads the present one. Whatever else reads or writes it would believe
-    what is not applied, and is told so. A program compiled earlier is traced again, since
-    brainstate does so with a program one of whose States cannot be read.
+    A program that was compiled before it could not be read any more is traced again, as brainstate
+    does with a program one of whose States raises.
     """
 
-    _read: Callable[[], list[Any]]
+    _read: Callable[[OptaxOptimizer], Any]
+    _refuse: Callable[[OptaxOptimizer], None]
+    _own = ("_optimizer", "_read", "_refuse")
 
     @classmethod
-    def take_over(cls, state: State, read: Callable[[], list[Any]]) -> None:
-        """Let ``state``, which stays the object that it is, show what ``read`` returns."""
-        state.__dict__.pop("_value", None)
-        state.__dict__["_read"] = read
-        state.__class__ = cls
+    def take_over(
+        cls,
+        state: State,
+        optimizer: OptaxOptimizer,
+        read: Callable[[OptaxOptimizer], Any],
+        refuse: Callable[[OptaxOptimizer], None],
+    ) -> None:
+        """Let ``state`` show what ``read`` returns, and call ``refuse`` when it is written."""
+        cls._adopt(state, _optimizer=optimizer, _read=read, _refuse=refuse)
 
     @property
-    def value(self) -> list[Any]:
-        return self._read()
+    def value(self) -> Any:
+        return self._read(self._optimizer)
 
     @value.setter
-    def value(self, v: list[Any]) -> None:
-        self._read()
-        raise RuntimeError("this scheduler was replaced: set the rates of the one in its place")
+    def value(self, v: Any) -> None:
+        self._refuse(self._optimizer)
 
     @property
-    def _value(self) -> list[Any]:
-        return self._read()
+    def _value(self) -> Any:
+        return self._read(self._optimizer)
 
-    def _read_value(self) -> list[Any]:
-        return self._read()
+    def _read_value(self) -> Any:
+        return self._read(self._optimizer)
+
+    def restore_value(self, v: Any) -> None:
+        """Leave it: what it shows is restored where it is."""
+
+    def update_from_ref(self, state_ref: TreefyState) -> None:
+        """Leave it: what it shows is restored where it is."""
 
 
 # Optimizers
@@ -217,6 +296,13 @@ def set_scheduler(optimizer: OptaxOptimizer, scheduler: Any) -> None:
 def rates_state(scheduler: LRScheduler) -> State:
     """Return the State of the applied rates of a scheduler of braintools."""
     return scheduler._current_lrs
+
+
+def give_a_scheduler_of_its_own(optimizer: OptaxOptimizer) -> None:
+    """Let ``optimizer``, which was built with a number, share no scheduler with another one."""
+    own = ConstantLR(optimizer.base_lr, factor=1.0, total_iters=0)
+    own.attach_optimizer(optimizer)
+    set_scheduler(optimizer, own)
 
 
 def is_under_construction(optimizer: OptaxOptimizer) -> bool:
@@ -255,8 +341,12 @@ def refresh_first_group(optimizer: OptaxOptimizer) -> None:
     optimizer.param_groups[0]["params"] = optimizer.param_states.to_pytree()
 
 
-def params_by_their_keys(optimizer: OptaxOptimizer, group: int) -> dict[Any, State]:
-    """Return the parameters of an added group under the keys that their gradients have.
+def by_their_keys(optimizer: OptaxOptimizer, group: int) -> Callable[[], None]:
+    """Return a function that files the parameters of an added group as their gradients are keyed.
+
+    braintools 0.3.0 files them under a string made of the key, so that a tuple, as
+    ``model.states()`` gives, finds no gradient, and the first group's rate trains them. So there
+    are no moments yet that could be lost.
 
     Raises
     ------
@@ -264,30 +354,23 @@ def params_by_their_keys(optimizer: OptaxOptimizer, group: int) -> dict[Any, Sta
         If one was registered in a nested dictionary, so that it has no key of its own.
     """
     keys = {id(state): key for key, state in optimizer.param_states.to_pytree().items()}
-    params = {}
-    for name, state in optimizer.param_groups[group]["params"].items():
+    entry = optimizer.param_groups[group]
+    for name, state in entry["params"].items():
         if id(state) not in keys:
             raise ValueError(
                 f"{name!r} of param group {group} was added in a nested dictionary, and braintools "
                 f"trains it at the first group's rate: add groups as flat dictionaries, as "
                 f"model.states(brainstate.ParamState) gives"
             )
-        params[keys[id(state)]] = state
-    return params
+    params = {keys[id(state)]: state for state in entry["params"].values()}
 
+    def file() -> None:
+        if entry["params"].keys() != params.keys():
+            entry["params"] = params
+            moments = entry["tx"].init({key: state.value for key, state in params.items()})
+            optimizer.param_groups_opt_states[group - 1] = OptimState(moments)
 
-def file_by_their_keys(optimizer: OptaxOptimizer, group: int) -> None:
-    """File the parameters of an added group under the keys that their gradients have.
-
-    braintools 0.3.0 files them under a string made of the key, so that a tuple, as
-    ``model.states()`` gives, finds no gradient, and the first group's rate trains them. So there
-    are no moments yet that could be lost.
-    """
-    entry, params = optimizer.param_groups[group], params_by_their_keys(optimizer, group)
-    if entry["params"].keys() != params.keys():
-        entry["params"] = params
-        moments = entry["tx"].init({key: state.value for key, state in params.items()})
-        optimizer.param_groups_opt_states[group - 1] = OptimState(moments)
+    return file
 
 
 def param_groups_as_they_are(optimizer: OptaxOptimizer) -> Callable[[], None]:

@@ -1,17 +1,12 @@
 """Checks of what the arguments of several schedules have in common, built on those of _check."""
 
-import sys
-import warnings
 from collections.abc import Callable, Sequence
-from types import FrameType
 from typing import Any
 
 import numpy as np
 
 from brainsched import _check
 from brainsched._types import largest_epoch
-
-_NOT_THE_USER = ("brainsched", "brainstate", "jaxtyping", "beartype")
 
 
 def count(name: str, value: Any, *, least: int) -> int:
@@ -57,15 +52,3 @@ def function(name: str, value: Any) -> Callable[[Any], Any]:
     if not callable(value):
         raise TypeError(f"{name} must be a function of one argument, got {_check.shown(value)}")
     return value
-
-
-def warn(message: str) -> None:
-    """Warn of arguments that are likely a mistake, where the user's code builds the schedule.
-
-    That is some calls further out, through brainstate's metaclass: no fixed number of them.
-    """
-    frame: FrameType | None = sys._getframe(1)
-    level = 2
-    while frame is not None and frame.f_globals.get("__name__", "").split(".")[0] in _NOT_THE_USER:
-        frame, level = frame.f_back, level + 1
-    warnings.warn(message, UserWarning, stacklevel=level)

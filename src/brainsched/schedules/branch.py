@@ -70,8 +70,8 @@ class Branch(Composition):
         self.scheduler = self._trunk = scheduler
         self.at = _schedule_check.count("at", at, least=0)
         self.length = _schedule_check.count("length", length, least=1)
-        self.end_lr = None if end_lr is None else _check.rate("end_lr", end_lr)
-        self.strategy = _schedule_check.one_of("strategy", strategy, list(DECAYS))
+        self.end_lr = _end_lr("end_lr", end_lr)
+        self.strategy = _strategy("strategy", strategy)
         super().__init__({"scheduler": scheduler}, last_epoch)
 
     @property
@@ -140,7 +140,7 @@ def cooldown(
     NeurIPS 2024.
     """
     eta_min = _check.rate("eta_min", eta_min)
-    decay_strategy = _schedule_check.one_of("decay_strategy", decay_strategy, list(DECAYS))
+    decay_strategy = _strategy("decay_strategy", decay_strategy)
     return Branch(scheduler, at, length, eta_min, decay_strategy, last_epoch)
 
 
@@ -195,5 +195,16 @@ def rewarm(
     Ibrahim et al., "Simple and Scalable Strategies to Continually Pre-train Large Language
     Models", TMLR 2024.
     """
-    peak_lr = None if peak_lr is None else _check.rate("peak_lr", peak_lr)
-    return Branch(scheduler, at, length, peak_lr, "linear", last_epoch)
+    peak_lr = _end_lr("peak_lr", peak_lr)
+    return Branch(scheduler, at, length, peak_lr, last_epoch=last_epoch)
+
+
+# The checks of a way, under the name that its argument has where the user gives it.
+
+
+def _end_lr(name: str, value: Any) -> Rate | None:
+    return None if value is None else _check.rate(name, value)
+
+
+def _strategy(name: str, value: Any) -> str:
+    return _schedule_check.one_of(name, value, list(DECAYS))

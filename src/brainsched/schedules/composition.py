@@ -4,7 +4,6 @@ A composition is a pure function of the epoch, as its parts are. It evaluates th
 does not step them, and where they stand, or what optimizer they have, plays no part.
 """
 
-import inspect
 import itertools
 from collections.abc import Mapping, Sequence
 from types import ModuleType
@@ -13,12 +12,11 @@ from typing import Any
 import jax
 import numpy as np
 
-from brainsched import _check
+from brainsched import _arguments, _check
 from brainsched._base import LRScheduler
 from brainsched._base_rates import JointBaseRates
 from brainsched._evaluation import Bases
 from brainsched._types import Array, Epochs, LRs, largest_epoch
-from brainsched.schedules import _schedule_check
 from brainsched.schedules.cosine import WarmupCosineSchedule
 from brainsched.schedules.inverse import InverseSqrtLR
 from brainsched.schedules.polynomial import LinearLR
@@ -169,7 +167,7 @@ class SequentialLR(Composition):
             falls = isinstance(part, LinearLR) and part.start_factor >= part.end_factor
             if name is None or falls or getattr(part, name) <= end - start:
                 continue
-            _schedule_check.warn(
+            _check.warn(
                 f"schedulers[{i}] warms up for {name}={getattr(part, name)} epochs, but "
                 f"milestones[{i}]={end} ends it after {end - start}: it does not reach its base "
                 f"rate. Give it as many epochs as it warms up for"
@@ -178,12 +176,12 @@ class SequentialLR(Composition):
     def _warn_of_default_rates(self) -> None:
         for i, parts in enumerate(itertools.pairwise(self.schedulers)):
             rates = [part._bases.listed[0] for part in parts]
-            given = [_base_rate_is_given(part) for part in parts]
+            given = [_arguments.base_lr_left_out(part) is None for part in parts]
             if all(given) or any(isinstance(rate, jax.Array) for rate in rates) or 0 in rates:
                 continue
             if max(rates) >= 10 * min(rates):
                 left = given.index(False)
-                _schedule_check.warn(
+                _check.warn(
                     f"schedulers[{i + left}] was not given a base rate, and has its default of "
                     f"{rates[left]:g}, next to {rates[1 - left]:g} of schedulers[{i + 1 - left}]: "
                     f"give it the base rate that you mean, {rates[left]:g} if it is that"
@@ -209,15 +207,6 @@ class SequentialLR(Composition):
             since = xp.minimum(xp.maximum(epoch - start, 0.0), last)
             rates = xp.where(epoch >= start, part.formula(since, bases, xp), rates)
         return rates
-
-
-def _base_rate_is_given(part: LRScheduler) -> bool:
-    """Whether a part was built with a base rate, and not with its default; see the comment."""
-    if isinstance(part, Composition):
-        return True  # it has none of its own
-    default = next(iter(inspect.signature(type(part)).parameters.values())).default
-    # The very object, since an equal number that was given is one that was meant.
-    return part.base_lr is not default
 
 
 class ChainedScheduler(Composition):

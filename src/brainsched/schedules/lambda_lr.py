@@ -35,7 +35,9 @@ class LambdaLR(LRScheduler):
 
     Notes
     -----
-    It is calculated with 64-bit types. What it returns must be finite; below 0 it counts as 0.
+    It is calculated with 64-bit types. What it returns must be finite and not negative: on the host
+    anything else raises when its epoch comes. In compiled code, which cannot raise, a rate below 0
+    is 0.
 
     Examples
     --------

@@ -10,7 +10,6 @@ import numpy as np
 from brainsched import _check
 from brainsched._base import LRScheduler
 from brainsched._types import Array, BaseLRs, Epochs, LRs, Rates
-from brainsched.schedules import _schedule_check
 from brainsched.schedules._search import Search
 
 
@@ -130,7 +129,7 @@ class PiecewiseConstantSchedule(LRScheduler):
         base, largest = np.float32(max(base_lrs)), np.float32(np.max(self._multipliers))
         if base == largest and base not in (0, 1):
             highest = np.max(np.asarray(base_lrs) * np.max(self._multipliers, axis=0))
-            _schedule_check.warn(
+            _check.warn(
                 f"values are multipliers of base_lr, and the largest multiplier equals the base "
                 f"rate, {largest:g}: the highest rate is {highest:g}. If values are the rates "
                 f"themselves, use {type(self).__name__}.from_rates(boundaries, rates), or "

@@ -6,11 +6,11 @@ from typing import Any
 
 import numpy as np
 
-from brainsched import _check, _tracking
+from brainsched import _check, _missed, _tracking
 from brainsched._base import LRScheduler
 from brainsched._base_rates import BaseRates
 from brainsched._evaluation import advance
-from brainsched._states import CountState, MetricState
+from brainsched._states import AppliedRates, CountState, MetricState
 from brainsched._types import Array, BaseLRs, Epochs, LRs, Rates
 from brainsched.schedules import _schedule_check
 from brainsched.schedules._powers import Powers
@@ -166,12 +166,14 @@ class ReduceLROnPlateau(LRScheduler):
             If called under a plain JAX transformation, which does not track States.
         """
         _tracking.require(self.last_epoch, "step()")
+        if not self._was_missed:
+            _missed.warn_if_missed(self, epoch)
         metric = _check.metric("metric", metric)
         now: Any = self.last_epoch.value if epoch is None else _check.epoch("epoch", epoch)
         memory = [getattr(self, name).value for name in self._memory]
         move = self._next if epoch is None else self._jump
         (now, *memory), rates = self._evaluation(move, metric, now, *memory)
-        self._current_lrs.value = rates
+        self._current_lrs.value = AppliedRates(rates)
         self.last_epoch.value = now
         for name, value in zip(self._memory, memory, strict=True):
             getattr(self, name).value = value

@@ -1,0 +1,45 @@
+"""What an optimizer of braintools reports whose transformation has ``scale_by_scheduler`` in it.
+
+braintools 0.3.0 reports the rate that the optimizer was built with, by default 0.001, of which the
+transformation knows nothing. The rates that are applied stand in the transformation's state.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+from braintools.optim import ConstantLR, OptaxOptimizer
+
+from brainsched import _upstream
+from brainsched._param_groups import attachment_of
+
+
+def report_applied_rate(read: Callable[[Any], Any]) -> None:
+    """Let the optimizer that registers weights now, if any, report what ``read`` returns.
+
+    Parameters
+    ----------
+    read : callable
+        From the state of the transformation to the applied rate of the first group.
+    """
+    optimizer = _upstream.plain_optimizer_in("register_trainable_weights")
+    if optimizer is None or attachment_of(optimizer) is not None:
+        return  # with a scheduler of ours, a warning says that its rate is not read
+
+    def rate(optimizer: OptaxOptimizer) -> Any:
+        return read(optimizer.opt_state.value)
+
+    _upstream.ShownState.take_over(_upstream.applied_rate(optimizer, 0), optimizer, rate, _refuse)
+    if type(_upstream.scheduler_of(optimizer)) is ConstantLR:
+        _upstream.give_a_scheduler_of_its_own(optimizer)
+        rates = _upstream.rates_state(_upstream.scheduler_of(optimizer))
+        _upstream.ShownState.take_over(rates, optimizer, lambda of: [rate(of)], _refuse)
+
+
+def _refuse(optimizer: OptaxOptimizer) -> None:
+    # A checkpoint restores the rates with the state of the transformation.
+    if _upstream.plain_optimizer_in("load_state_dict") is not optimizer:
+        raise RuntimeError(
+            "the rates of this optimizer are those of scale_by_scheduler in its transformation, "
+            "and cannot be set here: write a number into 'learning_rate_scale' in "
+            "optimizer.opt_state.value, by which they are multiplied"
+        )
