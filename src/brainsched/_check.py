@@ -199,7 +199,7 @@ def base_rates(name: str, value: Any, named_as: Any = None) -> list[float | jax.
 
 def warn_of_a_count(name: str, value: Any) -> None:
     """Warn of a rate that looks like a number of epochs: PyTorch's call without the optimizer."""
-    if isinstance(value, numbers.Integral) and value > 1:
+    if isinstance(value, numbers.Integral) and int(value) > 1:
         warn(
             f"{name}={value} is a learning rate. If it is a number of epochs, give the rate before "
             f"it, in the place of PyTorch's optimizer; if it is the rate, write {float(value)}"

@@ -64,7 +64,7 @@ def _compare(scheduler: "LRScheduler") -> None:
                 f"{_check.shown(value)}, it has {_check.shown(again)}. {_CURE}"
             )
     rates = [each._evaluation.sample() for each in (scheduler, twin) if each._evaluation.on_host]
-    if len(rates) == 2 and not np.array_equal(*rates, equal_nan=True):
+    if len(rates) == 2 and not np.array_equal(rates[0], rates[1], equal_nan=True):
         raise TypeError(
             f"{cls.__name__} has other rates when it is built again from the same arguments, as "
             f"by a config or after a resume: draw random numbers from a seed that is an argument, "

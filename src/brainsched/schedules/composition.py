@@ -23,7 +23,7 @@ from brainsched.schedules.polynomial import LinearLR
 from brainsched.schedules.warmup import WSD, WarmupScheduler
 
 # The argument that says how long a schedule rises.
-WARM_UPS = {
+WARM_UPS: dict[type[LRScheduler], str] = {
     WarmupScheduler: "warmup_epochs",
     WarmupCosineSchedule: "warmup_steps",
     WSD: "warmup_steps",
