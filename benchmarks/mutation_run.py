@@ -16,6 +16,7 @@ once, and each mutant is tested in a fork.
 import argparse
 import ast
 import functools
+import gc
 import importlib
 import multiprocessing
 import os
@@ -39,8 +40,9 @@ from cosmic_ray.work_item import MutationSpec, TestOutcome, WorkerOutcome, WorkI
 
 ROOT = Path(__file__).parents[1]
 SOURCES = ROOT / "src" / "brainsched"
-# Loaded before the forks. None of them starts a thread or a device when it is imported.
-LOADED = ["jax", "brainstate", "braintools", "optax", "flax.nnx", "hypothesis", "beartype"]
+# Loaded before the forks. None of them starts a thread or a device when it is imported, or is a
+# plugin of pytest, which has to load those itself.
+LOADED = ["jax", "brainstate", "braintools", "optax", "flax.nnx", "beartype", "omegaconf"]
 # One way, or two, to change each operator: the other ways fail the same tests, or raise.
 BINARY = {
     "Add": "Sub",
@@ -139,12 +141,12 @@ class Tests:
             function = name.partition("[")[0]
             order[name] = seen[function], self.seconds[name]
             seen[function] += 1
-        chosen, total = [], 0.0
+        chosen: list[str] = []
+        total = 0.0
         for name in sorted(by_time, key=order.__getitem__):
-            total += self.seconds[name] + 0.02
-            if chosen and total > seconds:
-                break
-            chosen.append(name)
+            if not chosen or total + self.seconds[name] <= seconds:
+                total += self.seconds[name]
+                chosen.append(name)
         return chosen
 
 
@@ -281,9 +283,10 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0, help="of the order")
     parser.add_argument("--first", nargs="*", default=[], help="parts of paths that come first")
     parser.add_argument("--only", nargs="*", default=[""], help="parts of paths; no others")
-    parser.add_argument("--tests", type=float, default=30, help="seconds of tests for a mutant")
+    parser.add_argument("--tests", type=float, default=20, help="seconds of tests for a mutant")
     parser.add_argument("--seconds", type=float, default=180, help="until a mutant is given up")
     parser.add_argument("--again", action="store_true", help="test once more what survived")
+    parser.add_argument("--check", action="store_true", help="that unchanged code passes the tests")
     parser.add_argument("--report", action="store_true")
     given = parser.parse_args()
 
@@ -301,6 +304,18 @@ def main() -> None:
             return
         for name in LOADED:
             importlib.import_module(name)
+        gc.freeze()  # what is loaded is garbage in no fork
+        if given.check:
+            killers = {
+                result.output.rpartition(" of ")[0]
+                for result in results.values()
+                if result.test_outcome == TestOutcome.KILLED
+            }
+            failure = first_failure(sorted(name for name in killers if "::" in name), 3600)
+            print(
+                f"{len(killers)} tests killed; of them, {failure or 'none'} fails without a change"
+            )
+            return
         end = time.monotonic() + 60 * given.minutes
         for item in items:
             result = results.get(item.job_id)
