@@ -4,6 +4,8 @@ from collections import defaultdict
 
 import pytest
 
+import brainsched
+
 OURS = "brainsched"
 
 
@@ -17,7 +19,8 @@ def pytest_terminal_summary(terminalreporter, config):
         # A shared machine only ever adds time: the least is the nearest to the truth.
         per_unit = bench.stats.min / bench.extra_info.get("units", 1) * 1e6
         groups[bench.group][bench.extra_info["name"]] = per_unit
-    terminalreporter.section("microseconds, and times as long as brainsched")
+    version = brainsched.__version__
+    terminalreporter.section(f"microseconds, and times as long as brainsched {version}")
     width = max(map(len, groups))
     for group, times in groups.items():
         ours = times.get(OURS)

@@ -1,0 +1,334 @@
+"""Change the code in one place at a time, and see whether a test fails.
+
+    python -m pytest -n auto --dist loadfile --cov --cov-context=test --durations=0 -vv > tests.log
+    python benchmarks/mutation_run.py tests.log --minutes 60
+    python benchmarks/mutation_run.py tests.log --report
+
+The first command records which test runs which line, and how long each takes. Run all three in a
+clone: the code is changed on disk. A run goes on where the last one ended; ``--again`` tests what
+survived once more, after a test was added; ``--only`` keeps to the files that it names.
+
+The mutants, and the file of them, are cosmic-ray's. Its own way to run them starts a Python for
+each, and loading JAX and brainstate takes longer than the tests that fail: here they are loaded
+once, and each mutant is tested in a fork.
+"""
+
+import argparse
+import ast
+import functools
+import gc
+import importlib
+import multiprocessing
+import os
+import random
+import re
+import signal
+import sys
+import time
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+import coverage
+import pytest
+from cosmic_ray.commands import init
+from cosmic_ray.mutating import use_mutation
+from cosmic_ray.plugins import get_operator
+from cosmic_ray.work_db import WorkDB, use_db
+from cosmic_ray.work_item import MutationSpec, TestOutcome, WorkerOutcome, WorkItem, WorkResult
+
+ROOT = Path(__file__).parents[1]
+SOURCES = ROOT / "src" / "brainsched"
+# Loaded before the forks. None of them starts a thread or a device when it is imported, or is a
+# plugin of pytest, which has to load those itself.
+LOADED = ["jax", "brainstate", "braintools", "optax", "flax.nnx", "beartype", "omegaconf"]
+# One way, or two, to change each operator: the other ways fail the same tests, or raise.
+BINARY = {
+    "Add": "Sub",
+    "Sub": "Add",
+    "Mul": "Div",
+    "Div": "Mul",
+    "FloorDiv": "Mul",
+    "Mod": "Mul",
+    "Pow": "Mul",
+    "LShift": "RShift",
+    "RShift": "LShift",
+    "BitAnd": "BitOr",  # `|` stands between types alone
+}
+COMPARISONS = {
+    "Eq": ["NotEq"],
+    "NotEq": ["Eq"],
+    "Is": ["IsNot"],
+    "IsNot": ["Is"],
+    "Lt": ["LtE", "GtE"],
+    "LtE": ["Lt", "Gt"],
+    "Gt": ["GtE", "LtE"],
+    "GtE": ["Gt", "Lt"],
+}
+OPERATORS = {
+    *(f"core/ReplaceBinaryOperator_{old}_{new}" for old, new in BINARY.items()),
+    *(
+        f"core/ReplaceComparisonOperator_{old}_{new}"
+        for old, choices in COMPARISONS.items()
+        for new in choices
+    ),
+    "core/AddNot",
+    "core/ExceptionReplacer",
+    "core/NumberReplacer",
+    "core/RemoveDecorator",
+    "core/ReplaceAndWithOr",
+    "core/ReplaceBreakWithContinue",
+    "core/ReplaceContinueWithBreak",
+    "core/ReplaceFalseWithTrue",
+    "core/ReplaceOrWithAnd",
+    "core/ReplaceTrueWithFalse",
+    "core/ReplaceUnaryOperator_Delete_Invert",
+    "core/ReplaceUnaryOperator_Delete_Not",
+    "core/ReplaceUnaryOperator_Delete_USub",
+    "core/ZeroIterationForLoop",
+}
+
+
+@functools.cache
+def headers(path: Path) -> dict[int, range]:
+    """Return for each line the lines of its statement, up to the block that the statement opens.
+
+    A number on a line of its own, say, is no line that Python stops at.
+    """
+    found: dict[int, range] = {}
+    for node in ast.walk(ast.parse(path.read_text())):  # the outer ones first
+        if isinstance(node, ast.stmt):
+            block = getattr(node, "body", None)
+            last = block[0].lineno - 1 if block else node.end_lineno
+            lines = range(node.lineno, max(node.lineno, last or 0) + 1)
+            found.update(dict.fromkeys(lines, lines))
+    return found
+
+
+def module(mutation: MutationSpec) -> str:
+    """Return the path of the file that is changed, within the package."""
+    return mutation.module_path.relative_to("src/brainsched").as_posix()
+
+
+class Tests:
+    """Which tests run a line, and how long they take."""
+
+    def __init__(self, log: Path, data_file: Path) -> None:
+        self.seconds: dict[str, float] = defaultdict(float)
+        for took, name in re.findall(r"^([\d.]+)s (?:call|setup) +(.+)$", log.read_text(), re.M):
+            self.seconds[name] += float(took)
+        data = coverage.CoverageData(str(data_file))
+        data.read()
+        self._of_line = {
+            name.partition("/src/brainsched/")[2]: data.contexts_by_lineno(name)
+            for name in data.measured_files()
+            if "/src/brainsched/" in name
+        }
+
+    def running(self, mutation: MutationSpec, seconds: float) -> list[str]:
+        """Return the tests that run what is changed, the fastest of each function first."""
+        of_line = self._of_line.get(module(mutation), {})
+        lines = headers(mutation.module_path).get(mutation.start_pos[0], [mutation.start_pos[0]])
+        contexts = {context for line in lines for context in of_line.get(line, [])}
+        if contexts <= {""}:  # it runs when the module is imported, or in a program
+            contexts = {context for found in of_line.values() for context in found}
+        names = {context.rpartition("|")[0] for context in contexts} - {""}
+        by_time = sorted(names, key=lambda name: (self.seconds[name], name))
+        seen: Counter[str] = Counter()
+        order: dict[str, tuple[int, float]] = {}
+        for name in by_time:
+            function = name.partition("[")[0]
+            order[name] = seen[function], self.seconds[name]
+            seen[function] += 1
+        chosen: list[str] = []
+        total = 0.0
+        for name in sorted(by_time, key=order.__getitem__):
+            if not chosen or total + self.seconds[name] <= seconds:
+                total += self.seconds[name]
+                chosen.append(name)
+        return chosen
+
+
+class FirstFailure:
+    """Keeps the name of the first test that fails."""
+
+    name = ""
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        if report.failed:
+            self.name = self.name or report.nodeid
+
+    def pytest_collectreport(self, report: pytest.CollectReport) -> None:
+        if report.failed:
+            self.name = self.name or report.nodeid
+
+
+def run_tests(tests: Sequence[str], answer: Connection) -> None:
+    """Run tests, in a process of their own, and send the first that fails."""
+    os.setsid()
+    sys.stdout = sys.stderr = open(os.devnull, "w")  # noqa: SIM115
+    failure = FirstFailure()
+    options = ["-x", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", "-p", "no:cov"]
+    status = pytest.main([*options, *tests], plugins=[failure])
+    answer.send(failure.name or ("" if status == 0 else f"pytest exits with {status}"))
+    os._exit(0)
+
+
+def first_failure(tests: Sequence[str], seconds: float) -> str | None:
+    """Return the first test that fails, ``""`` if none does, or None if the time was over."""
+    here, there = multiprocessing.Pipe(duplex=False)
+    child = multiprocessing.get_context("fork").Process(target=run_tests, args=(tests, there))
+    child.start()
+    there.close()
+    try:
+        return here.recv() if here.poll(seconds) else None
+    except EOFError:
+        return "the process ended"
+    finally:
+        os.killpg(child.pid, signal.SIGKILL)  # and the programs that it started
+        child.join()
+
+
+def differs(item: WorkItem) -> bool:
+    """Whether a mutant is one of those that are run."""
+    (mutation,) = item.mutations
+    line = mutation.module_path.read_text().splitlines()[mutation.start_pos[0] - 1]
+    return mutation.operator_name in OPERATORS and "TYPE_CHECKING" not in line
+
+
+def mutants(path: Path, seed: int, first: Sequence[str]) -> list[WorkItem]:
+    """Return the mutants in the order in which they are tested; make the file of them."""
+    made = path.exists()
+    with use_db(str(path), WorkDB.Mode.create) as database:
+        if not made:
+            files = [file.relative_to(ROOT) for file in sorted(SOURCES.rglob("*.py"))]
+            init(files, database, {"core/VariableReplacer": [], "core/VariableInserter": []})
+            skipped = [item.job_id for item in database.work_items if not differs(item)]
+            database.set_multiple_results(skipped, WorkResult(WorkerOutcome.SKIPPED))
+        skipped = {
+            name
+            for name, result in database.results
+            if result.worker_outcome == WorkerOutcome.SKIPPED
+        }
+        # Their names are random, so that the order is by what is changed, and where.
+        items = sorted(
+            (item for item in database.work_items if item.job_id not in skipped),
+            key=lambda item: repr(item.mutations[0]),
+        )
+    random.Random(seed).shuffle(items)
+    return sorted(items, key=lambda item: not named(item, first))
+
+
+def named(item: WorkItem, parts: Sequence[str]) -> bool:
+    """Whether the path of the file that a mutant changes has one of these parts."""
+    return any(part in module(item.mutations[0]) for part in parts)
+
+
+def tested(item: WorkItem, tests: Sequence[str], seconds: float) -> WorkResult:
+    """Change the code, run the tests, and change it back."""
+    (mutation,) = item.mutations
+    path = mutation.module_path
+    times = path.stat()
+    operator = get_operator(mutation.operator_name)()
+    with use_mutation(path, operator, mutation.occurrence) as (before, after):
+        # One that is still running after so long has a loop that does not end, or met slow tests.
+        failure = first_failure(tests, seconds) if tests else ""
+    os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))  # what Python has compiled holds
+    line = mutation.start_pos[0]
+    changed = [code.splitlines()[line - 1].strip() for code in (before, after)]
+    outcome = TestOutcome.KILLED if failure else TestOutcome.SURVIVED
+    if failure is None:
+        failure = "the time was over"
+    return WorkResult(
+        WorkerOutcome.NORMAL,
+        output=f"{failure or 'none fails'} of {len(tests)} tests",
+        test_outcome=outcome,
+        diff=f"{path}:{line}\n- {changed[0]}\n+ {changed[1]}",
+    )
+
+
+def rows(items: Sequence[WorkItem], results: dict[str, WorkResult]) -> Iterator[str]:
+    """Yield the lines of a table of the outcomes by file, and what survived."""
+    counts: dict[str, Counter[str]] = defaultdict(Counter)
+    survived = []
+    for item in items:
+        result = results.get(item.job_id)
+        outcome = "not run" if result is None else str(result.test_outcome)
+        for name in (module(item.mutations[0]), "all"):
+            counts[name]["mutants"] += 1
+            counts[name][outcome] += 1
+        if outcome == TestOutcome.SURVIVED:
+            survived.append(f"{result.diff}\n  {result.output}\n")
+    yield "| file | mutants | run | killed | survived |\n|---|---|---|---|---|"
+    for name, count in sorted(counts.items()):
+        run = count["mutants"] - count["not run"]
+        yield (
+            f"| {name} | {count['mutants']} | {run} | {count[TestOutcome.KILLED]} "
+            f"| {count[TestOutcome.SURVIVED]} |"
+        )
+    yield ""
+    yield from sorted(survived)
+
+
+def main() -> None:
+    """Test mutants for so many minutes, or say what came of it."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("log", type=Path, help="what pytest printed, with the tests' durations")
+    parser.add_argument("--session", type=Path, default=Path("mutants.sqlite"))
+    parser.add_argument("--coverage", type=Path, default=ROOT / ".coverage")
+    parser.add_argument("--minutes", type=float, default=60)
+    parser.add_argument("--seed", type=int, default=0, help="of the order")
+    parser.add_argument("--first", nargs="*", default=[], help="parts of paths that come first")
+    parser.add_argument("--only", nargs="*", default=[""], help="parts of paths; no others")
+    parser.add_argument("--tests", type=float, default=20, help="seconds of tests for a mutant")
+    parser.add_argument("--seconds", type=float, default=180, help="until a mutant is given up")
+    parser.add_argument("--again", action="store_true", help="test once more what survived")
+    parser.add_argument("--check", action="store_true", help="that unchanged code passes the tests")
+    parser.add_argument("--report", action="store_true")
+    given = parser.parse_args()
+
+    session, tests = given.session.resolve(), Tests(given.log, given.coverage)
+    os.chdir(ROOT)
+    # For the programs that tests start, too. A mutant may be as long as the original.
+    os.environ.update(PYTHONPATH=str(ROOT / "src"), PYTHONDONTWRITEBYTECODE="1")
+    sys.path.insert(0, str(ROOT / "src"))
+    sys.dont_write_bytecode = True
+    items = mutants(session, given.seed, given.first)
+    with use_db(str(session), WorkDB.Mode.open) as database:
+        results = dict(database.results)
+        if given.report:
+            print(*rows(items, results), sep="\n")
+            return
+        for name in LOADED:
+            importlib.import_module(name)
+        gc.freeze()  # what is loaded is garbage in no fork
+        if given.check:
+            killers = {
+                result.output.rpartition(" of ")[0]
+                for result in results.values()
+                if result.test_outcome == TestOutcome.KILLED
+            }
+            failure = first_failure(sorted(name for name in killers if "::" in name), 3600)
+            print(
+                f"{len(killers)} tests killed; of them, {failure or 'none'} fails without a change"
+            )
+            return
+        end = time.monotonic() + 60 * given.minutes
+        for item in items:
+            result = results.get(item.job_id)
+            survived = result is not None and result.test_outcome == TestOutcome.SURVIVED
+            if not named(item, given.only) or survived != given.again or (result and not survived):
+                continue
+            if time.monotonic() > end:
+                break
+            result = tested(item, tests.running(item.mutations[0], given.tests), given.seconds)
+            database.set_result(item.job_id, result)
+            if result.test_outcome == TestOutcome.SURVIVED or "time was over" in result.output:
+                print(f"{result.diff}\n  {result.output}\n", flush=True)
+
+
+if __name__ == "__main__":
+    main()
