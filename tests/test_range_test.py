@@ -180,6 +180,9 @@ def test_steepest_is_where_the_loss_falls_the_fastest():
 def test_it_says_where_the_loss_was_still_falling():
     assert "still falling" in curve_of(np.linspace(5, 1, 40), diverged=False).suggest().reason
     assert "still falling" not in curve_of(np.linspace(5, 1, 40)).suggest().reason
+    # A rise in the last five steps, which no rate is read off, is one all the same.
+    risen = [*np.linspace(5, 1, 36), 1.1, 1.3, 1.6, 2.0]
+    assert "still falling" not in curve_of(risen, diverged=False).suggest().reason
 
 
 @pytest.mark.parametrize(

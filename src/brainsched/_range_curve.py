@@ -113,7 +113,7 @@ class RangeTest:
                 f"here the smoothed loss falls the fastest, by {-slopes[index] * np.log(10):.4g} "
                 f"for each factor of 10 of the rate"
             )
-        if not self.diverged and smoothed.argmin() == len(smoothed) - 1:
+        if not self.diverged and self.smoothed.argmin() == len(self.smoothed) - 1:
             why += "; it was still falling at the end of the test, and a larger end may say more"
         return Suggestion(float(rates[index]), method, why)
 
