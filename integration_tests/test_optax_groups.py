@@ -61,6 +61,23 @@ def test_what_claims_no_parameter_raises_when_the_state_is_made(groups, message)
     scale_by_scheduler(scheduler, groups, allow_unused=True).init(NETWORK)
 
 
+def test_a_column_that_no_group_has_raises_when_the_state_is_made():
+    table = PiecewiseConstantSchedule(NAMED, [2], [[1.0, 1.0, 0.0], [1.0, 1.0, 1.0]])
+    tx = scale_by_scheduler(table, {"head/*": "head", "*": "body"})
+    with pytest.raises(ValueError, match=r"group 2 \(a column beyond the 2 names in base_lr\)"):
+        tx.init(NETWORK)
+
+
+def test_a_row_with_names_says_how_to_write_it():
+    with pytest.raises(TypeError, match=r"values\[1\] must .* \[row\[name\] for name in base_lr\]"):
+        PiecewiseConstantSchedule(NAMED, [2], [1.0, {"body": 0.0, "head": 1.0}])  # type: ignore[arg-type]
+
+
+def test_a_name_where_there_are_none_says_what_to_write():
+    with pytest.raises(ValueError, match=r"got 'all': use 0, or base_lr=\{'all': ...\}"):
+        scale_by_scheduler(constant(0.5), {"*": "all"})
+
+
 def test_parts_of_the_parameters_allow_what_is_for_the_others():
     groups = {"head/*": 1, "embed/*": 1, "*": 0}
     mask = {"embed": True, "body": False, "head": False}

@@ -273,6 +273,12 @@ def _count(name: str, found: int, boundaries: int, more: int) -> None:
 
 def _rows(name: str, entries: list[Any]) -> Array:
     """Stack numbers, or rows of them; any of them may be a scalar JAX array."""
+    for i, entry in enumerate(entries):
+        if isinstance(entry, Mapping):
+            raise TypeError(
+                f"{name}[{i}] must be a number, or a row of numbers in the order of base_lr, got "
+                f"a mapping: write [row[name] for name in base_lr]"
+            )
     if not any(map(_is_row, entries)):
         return _stack([rate(f"{name}[{i}]", entry) for i, entry in enumerate(entries)])
     width = None

@@ -1,6 +1,7 @@
 """What to say to a call that is another library's: its optimizer, and its names of arguments."""
 
 import difflib
+import inspect
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -90,6 +91,13 @@ def unknown(cls: "type[LRScheduler]", name: str) -> str:
         f"{cls.__name__} has no argument {name!r}{_hint(accepted, name)}; it has "
         f"{', '.join(accepted)}"
     )
+
+
+def hint_of_function(value: Any) -> str:
+    """Return what to say of a function, such as a schedule of optax, in a scheduler's place."""
+    if not inspect.isfunction(value):
+        return ""
+    return ": a schedule of optax becomes one as LambdaLR(base_lr, schedule), a factor of base_lr"
 
 
 def _hint(accepted: Sequence[str], name: str) -> str:

@@ -12,11 +12,11 @@ import numpy as np
 import optax
 from jaxtyping import Float, Int
 
-from brainsched import _arguments, _check, _config, _plan
+from brainsched import _arguments, _check, _config, _foreign_calls, _plan
 from brainsched._base import LRScheduler
 from brainsched._optax_groups import Assignment, GroupNumbers, Groups
 from brainsched._optax_in_braintools import report_applied_rate
-from brainsched._types import Array, epoch_dtype, largest_epoch
+from brainsched._types import Array, Rate, epoch_dtype, largest_epoch
 from brainsched.schedules import _schedule_check
 from brainsched.schedules.per_update import PerUpdate
 
@@ -24,6 +24,10 @@ from brainsched.schedules.per_update import PerUpdate
 GIVE_A_PART = (
     "give the part that has one, as is opt_state.inner_states['matrices'] of an "
     "optax.multi_transform"
+)
+_PLATEAU = (
+    ". Give scale_by_scheduler multiplier=optax.contrib.reduce_on_plateau(...), which reduces "
+    "the rates of any schedule"
 )
 _LARGEST_COUNT = int(np.iinfo(np.int32).max)
 
@@ -35,8 +39,9 @@ class OptaxSchedule:
     ----------
     scheduler : LRScheduler
         The schedule.
-    group : int or str
-        The number or the name of the group.
+    group : int or str, optional
+        The number or the name of the group. Default: 0, with a warning where the rates of the
+        groups differ.
     steps_per_epoch : int
         How many counts make an epoch.
     staircase : bool
@@ -48,15 +53,19 @@ class OptaxSchedule:
     def __init__(
         self,
         scheduler: LRScheduler,
-        group: int | str = 0,
+        group: int | str | None = None,
         steps_per_epoch: int = 1,
         staircase: bool = False,
         last_epoch: int | None = None,
     ) -> None:
+        is_given = group is not None
+        group = group if is_given else 0
         self._arguments = (scheduler, group, steps_per_epoch, staircase, last_epoch)
         self._rates = Rates(scheduler, steps_per_epoch, staircase, last_epoch)
         hint = f". For epochs of {group} updates, write as_optax(steps_per_epoch={group})"
         self._group = self._rates.groups.one("group", group, hint)
+        if not is_given:
+            _warn_if_groups_differ(scheduler, len(self._rates.groups))
 
     def __call__(self, count: Any) -> Array:
         """Return the rate after ``count`` updates."""
@@ -84,6 +93,24 @@ class OptaxSchedule:
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), self._arguments  # without what is compiled
+
+
+def _warn_if_groups_differ(scheduler: LRScheduler, number: int) -> None:
+    """Warn that one rate will serve all parameters, of a schedule with several that differ."""
+    by_part = jax.tree.leaves(scheduler._bases.arrays(number, _distinct))
+    has_columns = scheduler.max_groups is not None and number > 1
+    if has_columns or max(by_part) > 1:
+        _check.warn(
+            f"as_optax() is the rate of one param group, and those of the {number} groups of this "
+            f"{type(scheduler).__name__} differ: name one, as group=0, or give each parameter its "
+            f"own with scale_by_scheduler. Group 0 it is"
+        )
+
+
+def _distinct(rates: list[Rate]) -> Array:
+    """Return how many rates there are that are known to differ."""
+    known = {float(rate) for rate in rates if not isinstance(rate, jax.core.Tracer)}
+    return np.asarray(len(known))
 
 
 class ScaleBySchedulerState(NamedTuple):
@@ -126,8 +153,12 @@ def scale_by_scheduler(
 ) -> optax.GradientTransformationExtraArgs:
     """Scale each parameter's update by minus the rate of its group.
 
-    It takes the place of ``optax.scale_by_learning_rate``, last in an ``optax.chain``. The
-    position is the count in its own state, and never ``scheduler.last_epoch``: the scheduler
+    It takes the place of ``optax.scale_by_learning_rate``, last in an ``optax.chain``: after
+    ``optax.scale_by_adam`` and ``optax.add_decayed_weights``, never after ``optax.adamw`` or
+    ``optax.sgd``. They have a rate and the minus sign already, so that the two would go uphill,
+    which nothing here can see.
+
+    The position is the count in its own state, and never ``scheduler.last_epoch``: the scheduler
     gives the rates and is not stepped.
 
     Parameters
@@ -142,7 +173,8 @@ def scale_by_scheduler(
         or a name from ``base_lr``. A sequence of groups has one for each entry of the parameter's
         first axis, as where ``nnx.scan`` stacks the layers of a network.
     steps_per_epoch : int
-        How many updates make an epoch of the schedule, as with :class:`PerUpdate`.
+        How many updates make an epoch of the schedule, as with :class:`PerUpdate`. Under
+        ``optax.MultiSteps`` those are real ones: batches // k.
     last_epoch : int, optional
         The epoch to begin at: ``scheduler.epoch`` goes on where a run under brainstate stopped.
         Default: the ``last_epoch`` that the scheduler was built with.
@@ -328,8 +360,11 @@ def states_in(opt_state: Any, at_most: int | None = None) -> list[ScaleBySchedul
 def require_scheduler(scheduler: Any) -> None:
     """Raise a TypeError unless ``scheduler`` is one whose rate is a function of the epoch."""
     if not isinstance(scheduler, LRScheduler):
-        raise TypeError(f"scheduler must be an LRScheduler, got {type(scheduler).__name__}")
-    scheduler._require_pure("the bridge to optax")
+        raise TypeError(
+            f"scheduler must be an LRScheduler, got {type(scheduler).__name__}"
+            f"{_foreign_calls.hint_of_function(scheduler)}"
+        )
+    scheduler._require_pure("the bridge to optax", _PLATEAU)
 
 
 class Rates:

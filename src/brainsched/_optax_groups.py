@@ -47,9 +47,11 @@ class GroupNumbers:
             if value in self._named:
                 return self._named.index(value)
             known = f"which are {list(self._named)}" if self._named else "of which it gives none"
+            number = "0" if len(self) == 1 else f"a number from 0 to {len(self) - 1}"
+            cure = "" if self._named else f": use {number}, or base_lr={{{value!r}: ...}}"
             raise ValueError(
                 f"{what} must be an integer, or a name that base_lr gives to a param group, "
-                f"{known}, got {value!r}"
+                f"{known}, got {value!r}{cure}"
             )
         group = _check.integer(what, value)
         if not 0 <= group < len(self):
@@ -70,7 +72,10 @@ class GroupNumbers:
 
     def shown(self, group: int) -> str:
         """Return the number of a group, and its name where it has one."""
-        return f"{group} ({self.names[group]!r})" if group < len(self._named) else str(group)
+        if group < len(self._named):
+            return f"{group} ({self.names[group]!r})"
+        named = f" (a column beyond the {len(self._named)} names in base_lr)" if self._named else ""
+        return f"{group}{named}"
 
 
 class Assignment:
@@ -162,7 +167,10 @@ class Assignment:
         else:
             found = self._function(path)
         if found is None:
-            raise ValueError(f"no group claims the parameter {path!r}: groups must cover every one")
+            raise ValueError(
+                f"no group claims the parameter {path!r}: groups must cover every one. A last "
+                f"pattern '*' claims the rest"
+            )
         return self._numbers.one_or_stacked(f"the group of {path!r}", found)
 
 

@@ -89,7 +89,7 @@ class Schedule(ABC):
 
     def as_optax(
         self,
-        group: int | str = 0,
+        group: int | str | None = None,
         steps_per_epoch: int = 1,
         *,
         staircase: bool = False,
@@ -102,9 +102,9 @@ class Schedule(ABC):
 
         Parameters
         ----------
-        group : int or str
+        group : int or str, optional
             An entry of ``base_lr``, by number or name, or a column of a schedule with a column
-            for each group.
+            for each group. Default: 0.
         steps_per_epoch : int
             How many counts make an epoch.
         staircase : bool
@@ -123,6 +123,11 @@ class Schedule(ABC):
         ------
         TypeError, ValueError
             If there is no such group, or another argument is not as described.
+
+        Warns
+        -----
+        UserWarning
+            If ``group`` is left out, and the rates of the groups differ.
 
         See Also
         --------
@@ -212,7 +217,7 @@ class Schedule(ABC):
                     f"effect: multiply by base_lrs, or give all groups one base rate"
                 )
 
-    def _require_pure(self, what: str) -> None:  # noqa: B027  (all but one are pure)
+    def _require_pure(self, what: str, cure: str = "") -> None:  # noqa: B027  (all but one are pure)
         """Raise a TypeError if the rate depends on more than the epoch: ``what`` cannot be."""
 
 

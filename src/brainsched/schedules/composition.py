@@ -12,7 +12,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from brainsched import _arguments, _check
+from brainsched import _arguments, _check, _foreign_calls
 from brainsched._base import LRScheduler
 from brainsched._base_rates import JointBaseRates
 from brainsched._evaluation import Bases
@@ -57,6 +57,7 @@ class Composition(LRScheduler):
             if not isinstance(part, LRScheduler):
                 raise TypeError(
                     f"{name} must be a scheduler of brainsched, got {type(part).__name__}"
+                    f"{_foreign_calls.hint_of_function(part)}"
                 )
             part._require_pure(name)
         _require_the_same_groups({name: part._bases for name, part in parts.items()})

@@ -205,8 +205,8 @@ class ReduceLROnPlateau(LRScheduler):
             margin = margin * xp.where(xp.isfinite(best), xp.abs(best), 0)
         return metric < best - margin if self.mode == "min" else metric > best + margin
 
-    def _require_pure(self, what: str) -> None:
+    def _require_pure(self, what: str, cure: str = "") -> None:
         raise TypeError(
             f"{what} needs a rate that is a function of the epoch, and that of ReduceLROnPlateau "
-            f"depends on the metrics of the run"
+            f"depends on the metrics of the run{cure}"
         )
