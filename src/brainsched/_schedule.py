@@ -76,6 +76,12 @@ class Schedule(ABC):
         TypeError, ValueError
             If an epoch is not a real number, is negative or too large; on the host, if a rate is
             negative or not finite, as a function of yours may give it.
+
+        Notes
+        -----
+        The host and compiled code give the same bits for the same epoch. JAX rounds a real epoch
+        that is given to ``jax.jit(scheduler.lr_at)`` to float32, unless ``jax_enable_x64`` is set,
+        so that this is another epoch then: 1 - 1e-9 is 1 there. Whole epochs stay as they are.
         """
         self._require_pure("lr_at()")
         if _upstream.called_by_optax():
