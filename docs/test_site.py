@@ -174,7 +174,12 @@ def test_a_browser_shows_every_table_of_the_guides_in_its_whole_width(seen, widt
 
 
 @pytest.mark.parametrize(
-    ("words", "title"), [("warm restarts", "CosineAnnealingWarmRestarts"), ("SLURM", "Many")]
+    ("words", "title"),
+    [
+        ("warm restarts", "CosineAnnealingWarmRestarts"),
+        ("SLURM", "Many"),
+        ("get_cosine_schedule_with_warmup", "Coming from"),
+    ],
 )
 def test_a_browser_finds_what_is_searched_for(seen, words, title):
     (page,) = seen(f"search.html?q={words.replace(' ', '+')}")
