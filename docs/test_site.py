@@ -99,7 +99,7 @@ def test_the_page_of_the_base_has_what_every_schedule_has(pages):
 
 def test_the_table_of_a_schedule_has_the_rates_that_it_gives(pages):
     text = re.sub(r"<[^>]+>|\s+", " ", api_page("StepLR").read_text())
-    numbers = re.search(r"rate ([\d. ]+) ", text)
+    numbers = re.search(r"rate +(\d[\d. ]+) ", text)
     assert numbers is not None
     expected = [0.5 ** (epoch // 20) for epoch in range(0, 100, 10)]
     assert [float(number) for number in numbers[1].split()] == expected
