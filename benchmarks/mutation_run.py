@@ -254,7 +254,7 @@ def rows(items: Sequence[WorkItem], results: dict[str, WorkResult]) -> Iterator[
     survived = []
     for item in items:
         result = results.get(item.job_id)
-        outcome = "not run" if result is None else str(result.test_outcome)
+        outcome = "not run" if result is None else result.test_outcome
         for name in (module(item.mutations[0]), "all"):
             counts[name]["mutants"] += 1
             counts[name][outcome] += 1
