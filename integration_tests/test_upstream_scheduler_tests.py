@@ -24,6 +24,9 @@ ABSOLUTE = "asserts that values are absolute rates, and base_lr is ignored"
 COUNTERS = "asserts that a checkpoint holds the counters T_cur and T_i: it is last_epoch alone here"
 
 REJECTED = {
+    "TestSchedulerStructural.test_S8_get_last_lr_exists": (
+        "asks an optimizer with a plain rate for that of a scheduler which was only added to it"
+    ),
     "TestWarmupScheduler.test_warmup_with_optimizer": UNSCHEDULED,
     "TestLinearLR.test_linear_lr_with_optimizer": UNSCHEDULED,
     "TestConstantLR.test_constant_lr_with_optimizer": UNSCHEDULED,
