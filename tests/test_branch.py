@@ -350,3 +350,6 @@ def test_gradients_flow_to_the_rates_of_both_ends():
         return Branch(ConstantLR(base, 1.0), 2, 4, end).lr_at(3)[0]
 
     np.testing.assert_allclose(jax.grad(rate, argnums=(0, 1))(0.5, 0.1), (0.75, 0.25))
+
+# The plans that are drawn may end a warm-up early, which is warned of.
+pytestmark = pytest.mark.filterwarnings(r"ignore:schedulers\[\d+\] warms up for")

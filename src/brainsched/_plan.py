@@ -6,6 +6,7 @@ checksum of it, which is negative: arguments are not. NaN is what cannot be know
 rate, and is equal to everything.
 """
 
+import inspect
 import json
 import math
 import weakref
@@ -121,7 +122,8 @@ def _described(scheduler: LRScheduler, where: str) -> Iterator[tuple[str, float]
 
 
 def _class_checksum(cls: type[LRScheduler]) -> float:
-    return _checksum([_config.name_of(cls), *_arguments.parameters(cls)])
+    # _arguments.parameters would refuse a class that cannot be rebuilt, which is known all the same.
+    return _checksum([_config.name_of(cls), *inspect.signature(cls).parameters])
 
 
 def _class_of(checksum: float) -> str:
