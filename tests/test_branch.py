@@ -38,6 +38,9 @@ from brainsched import (
 )
 from schedule_strategies import MOST, composed, single
 
+# The plans that are drawn may end a warm-up early, which is warned of.
+pytestmark = pytest.mark.filterwarnings(r"ignore:schedulers\[\d+\] warms up for")
+
 LONG_RUN: dict[str, Any] = {
     "base_lr": 0.4,
     "warmup_steps": 10,
@@ -350,6 +353,3 @@ def test_gradients_flow_to_the_rates_of_both_ends():
         return Branch(ConstantLR(base, 1.0), 2, 4, end).lr_at(3)[0]
 
     np.testing.assert_allclose(jax.grad(rate, argnums=(0, 1))(0.5, 0.1), (0.75, 0.25))
-
-# The plans that are drawn may end a warm-up early, which is warned of.
-pytestmark = pytest.mark.filterwarnings(r"ignore:schedulers\[\d+\] warms up for")

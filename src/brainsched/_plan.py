@@ -122,7 +122,7 @@ def _described(scheduler: LRScheduler, where: str) -> Iterator[tuple[str, float]
 
 
 def _class_checksum(cls: type[LRScheduler]) -> float:
-    # _arguments.parameters would refuse a class that cannot be rebuilt, which is known all the same.
+    # _arguments.parameters refuses a class that cannot be rebuilt, which is known all the same.
     return _checksum([_config.name_of(cls), *inspect.signature(cls).parameters])
 
 
