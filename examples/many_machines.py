@@ -136,17 +136,17 @@ def values_of(states):
 def batches_of(epoch, mesh):
     """Return the images and labels of an epoch, each batch split among the devices.
 
-    They depend on the epoch alone. A process loads those rows that its own devices hold.
+    They depend on the epoch alone. A process hands on only the rows that its own devices hold.
     """
     images, labels = load_digits(return_X_y=True)
+    images = images.astype(np.float32) / 16
     chosen = np.random.default_rng(epoch).choice(len(images), (UPDATES_PER_EPOCH, BATCH_SIZE))
     split = NamedSharding(mesh, PartitionSpec(None, "data"))
 
-    def loaded(data):
-        shape = (*chosen.shape, *data.shape[1:])
-        return jax.make_array_from_callback(shape, split, lambda index: data[chosen[index[:2]]])
-
-    return loaded(np.float32(images / 16)), loaded(labels)
+    return tuple(
+        jax.make_array_from_callback(batches.shape, split, batches.__getitem__)
+        for batches in (images[chosen], labels[chosen])
+    )
 
 
 def say(text):
@@ -194,9 +194,13 @@ def start_here(folder, epochs, processes, devices):
         coordinator = f"127.0.0.1:{probe.getsockname()[1]}"
     command = [sys.executable, __file__, f"--folder={folder}", f"--epochs={epochs}"]
     command += [f"--coordinator={coordinator}", f"--processes={processes}"]
-    cpu = {"JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": str(devices)}
-    pipe = {"env": os.environ | cpu, "stdout": subprocess.PIPE, "text": True}
-    started = [subprocess.Popen([*command, f"--process={i}"], **pipe) for i in range(processes)]
+    cpu = os.environ | {"JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": str(devices)}
+    started = [
+        subprocess.Popen(
+            [*command, f"--process={number}"], env=cpu, stdout=subprocess.PIPE, text=True
+        )
+        for number in range(processes)
+    ]
     printed = [process.communicate()[0] for process in started]
     statuses = [process.returncode for process in started]
     if any(statuses):

@@ -48,7 +48,8 @@ def assert_trained(printed, begin, end, processes, devices):
         for name, rates in (("body", BODY), ("head", HEAD)):
             applied = re.search(rf"process {number}, {name}: (.*)", text)
             assert applied is not None
-            np.testing.assert_array_equal(np.float32(applied[1].split()), rates[begin:end])
+            found = np.array(applied[1].split(), np.float32)
+            np.testing.assert_array_equal(found, rates[begin:end])
     if processes * devices > 1:
         assert f"split among the devices: {SPLIT}\n" in first
         assert f"replicated, on each device: {ON_EACH}\n" in first
