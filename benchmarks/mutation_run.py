@@ -91,17 +91,24 @@ OPERATORS = {
 
 
 @functools.cache
-def headers(path: Path) -> dict[int, range]:
-    """Return for each line the lines of its statement, up to the block that the statement opens.
+def spans(path: Path) -> dict[int, range]:
+    """Return for each line the lines that run if it does, of which coverage records some.
 
-    A number on a line of its own, say, is no line that Python stops at.
+    They are those of its statement, up to the block that the statement opens. The decorators and
+    the defaults of a function run when it is imported, and matter when its body runs.
     """
     found: dict[int, range] = {}
     for node in ast.walk(ast.parse(path.read_text())):  # the outer ones first
-        if isinstance(node, ast.stmt):
-            block = getattr(node, "body", None)
-            last = block[0].lineno - 1 if block else node.end_lineno
-            lines = range(node.lineno, max(node.lineno, last or 0) + 1)
+        if not isinstance(node, ast.stmt):
+            continue
+        last = node.end_lineno or node.lineno
+        block = getattr(node, "body", None)
+        header = max(node.lineno, block[0].lineno - 1) if block else last
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            first = min([node.lineno, *(d.lineno for d in node.decorator_list)])
+            found.update(dict.fromkeys(range(first, header + 1), range(first, last + 1)))
+        else:
+            lines = range(node.lineno, header + 1)
             found.update(dict.fromkeys(lines, lines))
     return found
 
@@ -129,7 +136,7 @@ class Tests:
     def running(self, mutation: MutationSpec, seconds: float) -> list[str]:
         """Return the tests that run what is changed, the fastest of each function first."""
         of_line = self._of_line.get(module(mutation), {})
-        lines = headers(mutation.module_path).get(mutation.start_pos[0], [mutation.start_pos[0]])
+        lines = spans(mutation.module_path)[mutation.start_pos[0]]
         contexts = {context for line in lines for context in of_line.get(line, [])}
         if contexts <= {""}:  # it runs when the module is imported, or in a program
             contexts = {context for found in of_line.values() for context in found}
