@@ -246,6 +246,15 @@ def test_a_state_dict_of_braintools_brings_its_memory_and_its_reductions():
     assert scheduler.get_last_lr() == [np.float32(0.1)]
 
 
+@pytest.mark.parametrize(("base_lr", "applied"), [(0.8, 0.0), (0.0, 0.0), (0.5, 0.8)])
+def test_a_state_dict_of_braintools_whose_rate_no_reduction_gives_has_none(base_lr, applied):
+    arguments: dict[str, Any] = {"base_lr": base_lr, "factor": 0.5}
+    state = braintools.optim.ReduceLROnPlateau(**arguments).state_dict()
+    scheduler = ReduceLROnPlateau(**arguments)
+    scheduler.load_state_dict(state | {"current_lrs": [applied]})
+    assert scheduler.reductions.value == 0
+
+
 @pytest.mark.parametrize(
     ("damage", "error", "message"),
     [
@@ -333,6 +342,23 @@ def test_better_by_a_share_of_the_best_is_an_improvement_whatever_its_sign(mode,
     assert scheduler.best.value == np.float32(metric)
     scheduler.step(better)
     assert scheduler.best.value == np.float32(better)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "metrics", "best"),
+    [
+        ({"mode": "max"}, [1.0, 1.9, 2.5], [1.0, 1.0, 2.5]),
+        ({"mode": "max", "threshold_mode": "abs"}, [1.0, 1.9, 2.5], [1.0, 1.0, 2.5]),
+        ({"threshold_mode": "abs"}, [5.0, 4.5, 3.5], [5.0, 5.0, 3.5]),
+    ],
+)
+def test_a_threshold_of_one_is_refused_only_as_a_share_that_leaves_nothing(
+    arguments, metrics, best
+):
+    scheduler = ReduceLROnPlateau(0.5, threshold=1.0, **arguments)
+    for metric, expected in zip(metrics, best, strict=True):
+        scheduler.step(metric)
+        assert scheduler.best.value == expected
 
 
 def test_a_checkpoint_whose_best_is_nan_is_refused():
