@@ -6,7 +6,8 @@
 
 The first command records which test runs which line, and how long each takes. Run all three in a
 clone: the code is changed on disk. A run goes on where the last one ended; ``--again`` tests what
-survived once more, after a test was added; ``--only`` keeps to the files that it names.
+survived once more, after a test was added or with more time for each; ``--only`` keeps to the files
+that it names. ``equivalent_mutants.toml`` lists those that no test can tell from the original.
 
 The mutants, and the file of them, are cosmic-ray's. Its own way to run them starts a Python for
 each, and loading JAX and brainstate takes longer than the tests that fail: here they are loaded
@@ -25,6 +26,7 @@ import re
 import signal
 import sys
 import time
+import tomllib
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from multiprocessing.connection import Connection
@@ -40,6 +42,7 @@ from cosmic_ray.work_item import MutationSpec, TestOutcome, WorkerOutcome, WorkI
 
 ROOT = Path(__file__).parents[1]
 SOURCES = ROOT / "src" / "brainsched"
+EQUIVALENT = ROOT / "benchmarks" / "equivalent_mutants.toml"
 # Loaded before the forks. None of them starts a thread or a device when it is imported, or is a
 # plugin of pytest, which has to load those itself.
 LOADED = ["jax", "brainstate", "braintools", "optax", "flax.nnx", "beartype", "omegaconf"]
@@ -183,7 +186,7 @@ def run_tests(tests: Sequence[str], answer: Connection) -> None:
 
 
 def first_failure(tests: Sequence[str], seconds: float) -> str | None:
-    """Return the first test that fails, ``""`` if none does, or None if the time was over."""
+    """Return the first test that fails, ``""`` if none does, or None if that was not heard of."""
     here, there = multiprocessing.Pipe(duplex=False)
     child = multiprocessing.get_context("fork").Process(target=run_tests, args=(tests, there))
     child.start()
@@ -191,7 +194,7 @@ def first_failure(tests: Sequence[str], seconds: float) -> str | None:
     try:
         return here.recv() if here.poll(seconds) else None
     except EOFError:
-        return "the process ended"
+        return None  # the process was ended, by the mutant or by someone else
     finally:
         os.killpg(child.pid, signal.SIGKILL)  # and the programs that it started
         child.join()
@@ -239,14 +242,13 @@ def tested(item: WorkItem, tests: Sequence[str], seconds: float) -> WorkResult:
     times = path.stat()
     operator = get_operator(mutation.operator_name)()
     with use_mutation(path, operator, mutation.occurrence) as (before, after):
-        # One that is still running after so long has a loop that does not end, or met slow tests.
         failure = first_failure(tests, seconds) if tests else ""
     os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))  # what Python has compiled holds
     line = mutation.start_pos[0]
     changed = [code.splitlines()[line - 1].strip() for code in (before, after)]
     outcome = TestOutcome.KILLED if failure else TestOutcome.SURVIVED
     if failure is None:
-        failure = "the time was over"
+        failure = "no answer"
     return WorkResult(
         WorkerOutcome.NORMAL,
         output=f"{failure or 'none fails'} of {len(tests)} tests",
@@ -255,25 +257,40 @@ def tested(item: WorkItem, tests: Sequence[str], seconds: float) -> WorkResult:
     )
 
 
+def known_equivalents() -> set[str]:
+    """Return the changes that make no difference, as in a result."""
+    groups = tomllib.loads(EQUIVALENT.read_text())["group"]
+    return {
+        f"{file}\n- {before}\n+ {after}"
+        for group in groups
+        for file, before, after in group["mutants"]
+    }
+
+
 def rows(items: Sequence[WorkItem], results: dict[str, WorkResult]) -> Iterator[str]:
     """Yield the lines of a table of the outcomes by file, and what survived."""
     counts: dict[str, Counter[str]] = defaultdict(Counter)
     survived = []
+    equivalents = known_equivalents()
     for item in items:
         result = results.get(item.job_id)
-        outcome = "not run" if result is None else str(result.test_outcome)
+        outcome = "not run"
+        if result is not None:
+            change = f"{module(item.mutations[0])}\n{result.diff.partition(chr(10))[2]}"
+            is_killed = result.test_outcome == TestOutcome.KILLED
+            survives = "equivalent" if change in equivalents else "survived"
+            outcome = "killed" if is_killed else survives
         for name in (module(item.mutations[0]), "all"):
             counts[name]["mutants"] += 1
             counts[name][outcome] += 1
-        if outcome == TestOutcome.SURVIVED:
+        if result is not None and outcome == "survived":
             survived.append(f"{result.diff}\n  {result.output}\n")
-    yield "| file | mutants | run | killed | survived |\n|---|---|---|---|---|"
+    outcomes = ["killed", "equivalent", "survived"]
+    yield "| file | mutants | run | killed | equivalent | survived |\n|---|---|---|---|---|---|"
     for name, count in sorted(counts.items()):
         run = count["mutants"] - count["not run"]
-        yield (
-            f"| {name} | {count['mutants']} | {run} | {count[TestOutcome.KILLED]} "
-            f"| {count[TestOutcome.SURVIVED]} |"
-        )
+        numbers = [count["mutants"], run, *(count[outcome] for outcome in outcomes)]
+        yield f"| {name} | {' | '.join(map(str, numbers))} |"
     yield ""
     yield from sorted(survived)
 
@@ -293,6 +310,7 @@ def main() -> None:
     parser.add_argument("--tests", type=float, default=20, help="seconds of tests for a mutant")
     parser.add_argument("--seconds", type=float, default=180, help="until a mutant is given up")
     parser.add_argument("--again", action="store_true", help="test once more what survived")
+    parser.add_argument("--also", nargs="*", default=[], help="tests for every mutant, last")
     parser.add_argument("--check", action="store_true", help="that unchanged code passes the tests")
     parser.add_argument("--report", action="store_true")
     given = parser.parse_args()
@@ -331,9 +349,10 @@ def main() -> None:
                 continue
             if time.monotonic() > end:
                 break
-            result = tested(item, tests.running(item.mutations[0], given.tests), given.seconds)
+            chosen = [*tests.running(item.mutations[0], given.tests), *given.also]
+            result = tested(item, chosen, given.seconds)
             database.set_result(item.job_id, result)
-            if result.test_outcome == TestOutcome.SURVIVED or "time was over" in result.output:
+            if result.test_outcome == TestOutcome.SURVIVED:
                 print(f"{result.diff}\n  {result.output}\n", flush=True)
 
 
