@@ -1,13 +1,14 @@
 """Change the code in one place at a time, and see whether a test fails.
 
-    python -m pytest -n auto --dist loadfile --cov --cov-context=test --durations=0 -vv > tests.log
-    python benchmarks/mutation_run.py tests.log --minutes 60
-    python benchmarks/mutation_run.py tests.log --report
+    python -m pytest -n auto --dist loadfile --cov --cov-context=test
+    python benchmarks/mutation_run.py --minutes 60
+    python benchmarks/mutation_run.py --report
 
-The first command records which test runs which line, and how long each takes. Run all three in a
-clone: the code is changed on disk. A run goes on where the last one ended; ``--again`` tests what
-survived once more, after a test was added or with more time for each; ``--only`` keeps to the files
-that it names. ``equivalent_mutants.toml`` lists those that no test can tell from the original.
+The first command records which test runs which line; how long each takes is learned on the way.
+Run all three in a clone: the code is changed on disk. A run goes on where the last one ended;
+``--again`` tests what survived once more, after a test was added or with more time for each;
+``--only`` keeps to the files that it names. ``equivalent_mutants.toml`` lists the mutants that no
+test can tell from the original.
 
 The mutants, and the file of them, are cosmic-ray's. Its own way to run them starts a Python for
 each, and loading JAX and brainstate takes longer than the tests that fail: here they are loaded
@@ -16,13 +17,14 @@ once, and each mutant is tested in a fork.
 
 import argparse
 import ast
+import contextlib
 import functools
 import gc
 import importlib
+import json
 import multiprocessing
 import os
 import random
-import re
 import signal
 import sys
 import time
@@ -43,6 +45,7 @@ from cosmic_ray.work_item import MutationSpec, TestOutcome, WorkerOutcome, WorkI
 ROOT = Path(__file__).parents[1]
 SOURCES = ROOT / "src" / "brainsched"
 EQUIVALENT = ROOT / "benchmarks" / "equivalent_mutants.toml"
+NO_ANSWER = "no answer"
 # Loaded before the forks. None of them starts a thread or a device when it is imported, or is a
 # plugin of pytest, which has to load those itself.
 LOADED = ["jax", "brainstate", "braintools", "optax", "flax.nnx", "beartype", "omegaconf"]
@@ -122,12 +125,12 @@ def module(mutation: MutationSpec) -> str:
 
 
 class Tests:
-    """Which tests run a line, and how long they take."""
+    """Which tests run a line, and how long they take, as far as it is known."""
 
-    def __init__(self, log: Path, data_file: Path) -> None:
-        self.seconds: dict[str, float] = defaultdict(float)
-        for took, name in re.findall(r"^([\d.]+)s (?:call|setup) +(.+)$", log.read_text(), re.M):
-            self.seconds[name] += float(took)
+    def __init__(self, data_file: Path, durations: Path) -> None:
+        self.seconds: dict[str, float] = defaultdict(lambda: 0.5)
+        if durations.exists():
+            self.seconds.update(json.loads(durations.read_text()))
         data = coverage.CoverageData(str(data_file))
         data.read()
         self._of_line = {
@@ -160,43 +163,51 @@ class Tests:
         return chosen
 
 
-class FirstFailure:
-    """Keeps the name of the first test that fails."""
+class Reports:
+    """Keeps the name of the first test that fails, and how many seconds each one took."""
 
-    name = ""
+    def __init__(self) -> None:
+        self.failure = ""
+        self.seconds: Counter[str] = Counter()
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        self.seconds[report.nodeid] += report.duration
         if report.failed:
-            self.name = self.name or report.nodeid
+            self.failure = self.failure or report.nodeid
 
     def pytest_collectreport(self, report: pytest.CollectReport) -> None:
         if report.failed:
-            self.name = self.name or report.nodeid
+            self.failure = self.failure or report.nodeid
 
 
 def run_tests(tests: Sequence[str], answer: Connection) -> None:
-    """Run tests, in a process of their own, and send the first that fails."""
+    """Run tests, in a process of their own, and send the first that fails, and their seconds."""
     os.setsid()
     sys.stdout = sys.stderr = open(os.devnull, "w")  # noqa: SIM115
-    failure = FirstFailure()
+    reports = Reports()
     options = ["-x", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", "-p", "no:cov"]
-    status = pytest.main([*options, *tests], plugins=[failure])
-    answer.send(failure.name or ("" if status == 0 else f"pytest exits with {status}"))
+    status = pytest.main([*options, *tests], plugins=[reports])
+    failure = reports.failure or ("" if status == 0 else f"pytest exits with {status}")
+    answer.send((failure, reports.seconds))
     os._exit(0)
 
 
-def first_failure(tests: Sequence[str], seconds: float) -> str | None:
-    """Return the first test that fails, ``""`` if none does, or None if that was not heard of."""
+def outcome_of(tests: Sequence[str], seconds: float) -> tuple[str | None, dict[str, float]]:
+    """Return the first test that fails, ``""`` if none does, and how long each took.
+
+    None stands for no answer: the time is over, or the process was ended, by whomever.
+    """
     here, there = multiprocessing.Pipe(duplex=False)
     child = multiprocessing.get_context("fork").Process(target=run_tests, args=(tests, there))
     child.start()
     there.close()
     try:
-        return here.recv() if here.poll(seconds) else None
+        return here.recv() if here.poll(seconds) else (None, {})
     except EOFError:
-        return None  # the process was ended, by the mutant or by someone else
+        return None, {}
     finally:
-        os.killpg(child.pid, signal.SIGKILL)  # and the programs that it started
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(child.pid, signal.SIGKILL)  # and the programs that it started
         child.join()
 
 
@@ -235,23 +246,24 @@ def named(item: WorkItem, parts: Sequence[str]) -> bool:
     return any(part in module(item.mutations[0]) for part in parts)
 
 
-def tested(item: WorkItem, tests: Sequence[str], seconds: float) -> WorkResult:
-    """Change the code, run the tests, and change it back."""
+def tested(item: WorkItem, tests: Tests, chosen: Sequence[str], seconds: float) -> WorkResult:
+    """Change the code, run the chosen tests, and change it back."""
     (mutation,) = item.mutations
     path = mutation.module_path
     times = path.stat()
     operator = get_operator(mutation.operator_name)()
     with use_mutation(path, operator, mutation.occurrence) as (before, after):
-        failure = first_failure(tests, seconds) if tests else ""
+        failure, took = outcome_of(chosen, seconds) if chosen else ("", {})
+    tests.seconds.update(took)
     os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))  # what Python has compiled holds
     line = mutation.start_pos[0]
     changed = [code.splitlines()[line - 1].strip() for code in (before, after)]
     outcome = TestOutcome.KILLED if failure else TestOutcome.SURVIVED
     if failure is None:
-        failure = "no answer"
+        failure = NO_ANSWER
     return WorkResult(
         WorkerOutcome.NORMAL,
-        output=f"{failure or 'none fails'} of {len(tests)} tests",
+        output=f"{failure or 'none fails'} of {len(chosen)} tests",
         test_outcome=outcome,
         diff=f"{path}:{line}\n- {changed[0]}\n+ {changed[1]}",
     )
@@ -277,16 +289,19 @@ def rows(items: Sequence[WorkItem], results: dict[str, WorkResult]) -> Iterator[
         outcome = "not run"
         if result is not None:
             change = f"{module(item.mutations[0])}\n{result.diff.partition(chr(10))[2]}"
-            is_killed = result.test_outcome == TestOutcome.KILLED
-            survives = "equivalent" if change in equivalents else "survived"
-            outcome = "killed" if is_killed else survives
+            if result.test_outcome == TestOutcome.KILLED:
+                outcome = "killed"
+            elif result.output.startswith(NO_ANSWER):
+                outcome = "endless"
+            else:
+                outcome = "equivalent" if change in equivalents else "survived"
         for name in (module(item.mutations[0]), "all"):
             counts[name]["mutants"] += 1
             counts[name][outcome] += 1
         if result is not None and outcome == "survived":
             survived.append(f"{result.diff}\n  {result.output}\n")
-    outcomes = ["killed", "equivalent", "survived"]
-    yield "| file | mutants | run | killed | equivalent | survived |\n|---|---|---|---|---|---|"
+    outcomes = ["killed", "endless", "equivalent", "survived"]
+    yield f"| file | mutants | run | {' | '.join(outcomes)} |\n|---|---|---|---|---|---|---|"
     for name, count in sorted(counts.items()):
         run = count["mutants"] - count["not run"]
         numbers = [count["mutants"], run, *(count[outcome] for outcome in outcomes)]
@@ -300,7 +315,6 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("log", type=Path, help="what pytest printed, with the tests' durations")
     parser.add_argument("--session", type=Path, default=Path("mutants.sqlite"))
     parser.add_argument("--coverage", type=Path, default=ROOT / ".coverage")
     parser.add_argument("--minutes", type=float, default=60)
@@ -315,7 +329,8 @@ def main() -> None:
     parser.add_argument("--report", action="store_true")
     given = parser.parse_args()
 
-    session, tests = given.session.resolve(), Tests(given.log, given.coverage)
+    durations = given.session.with_suffix(".json").resolve()
+    session, tests = given.session.resolve(), Tests(given.coverage, durations)
     os.chdir(ROOT)
     # For the programs that tests start, too. A mutant may be as long as the original.
     os.environ.update(PYTHONPATH=str(ROOT / "src"), PYTHONDONTWRITEBYTECODE="1")
@@ -336,7 +351,7 @@ def main() -> None:
                 for result in results.values()
                 if result.test_outcome == TestOutcome.KILLED
             }
-            failure = first_failure(sorted(name for name in killers if "::" in name), 3600)
+            failure, _ = outcome_of(sorted(name for name in killers if "::" in name), 3600)
             print(
                 f"{len(killers)} tests killed; of them, {failure or 'none'} fails without a change"
             )
@@ -350,8 +365,9 @@ def main() -> None:
             if time.monotonic() > end:
                 break
             chosen = [*tests.running(item.mutations[0], given.tests), *given.also]
-            result = tested(item, chosen, given.seconds)
+            result = tested(item, tests, chosen, given.seconds)
             database.set_result(item.job_id, result)
+            durations.write_text(json.dumps(tests.seconds, indent=0))
             if result.test_outcome == TestOutcome.SURVIVED:
                 print(f"{result.diff}\n  {result.output}\n", flush=True)
 
