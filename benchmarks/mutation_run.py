@@ -128,7 +128,7 @@ class Tests:
     """Which tests run a line, and how long they take, as far as it is known."""
 
     def __init__(self, data_file: Path, durations: Path) -> None:
-        self.seconds: dict[str, float] = defaultdict(lambda: 0.5)
+        self.seconds: dict[str, float] = defaultdict(lambda: 0.1)
         if durations.exists():
             self.seconds.update(json.loads(durations.read_text()))
         data = coverage.CoverageData(str(data_file))

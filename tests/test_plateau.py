@@ -1,6 +1,7 @@
 """ReduceLROnPlateau: the same decisions on the host and compiled, and a memory that is saved."""
 
 import copy
+import inspect
 import pickle
 from typing import Any
 
@@ -61,6 +62,14 @@ class Reference:
                     self.rates[group] = lower
 
 
+def test_parameters_and_their_order_and_defaults_are_those_of_braintools():
+    theirs = inspect.signature(braintools.optim.ReduceLROnPlateau.__init__).parameters
+    ours = inspect.signature(ReduceLROnPlateau.__init__).parameters
+    assert [(p.name, p.default) for p in ours.values()] == [
+        (p.name, p.default) for p in theirs.values()
+    ]
+
+
 def test_the_rate_falls_once_patience_is_exceeded():
     scheduler = ReduceLROnPlateau(0.8, factor=0.5, patience=2)
     rates = []
@@ -93,6 +102,8 @@ def test_mode_max_threshold_and_cooldown():
         ({"eps": 0.3}, [0.5, 0.5, 0.5]),
         ({"eps": 0.25}, [0.5, 0.25, 0.25]),  # not smaller than eps
         ({"min_lr": 0.25, "eps": 0.3}, [0.5, 0.5, 0.5]),
+        ({"min_lr": 0.4, "eps": 0.2}, [0.5, 0.5, 0.5]),  # 0.1 to the limit is less than eps
+        ({"min_lr": 0.4, "eps": 0.05}, [0.5, 0.4, 0.4]),
         ({"eps": 0.0}, [0.5, 0.25, 0.125]),
     ],
 )
