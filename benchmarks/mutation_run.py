@@ -1,12 +1,14 @@
 """Change the code in one place at a time, and see whether a test fails.
 
-    python -m pytest -n auto --dist loadfile --cov --cov-context=test --durations=0 -vv > tests.log
-    python benchmarks/mutation_run.py tests.log --minutes 60
-    python benchmarks/mutation_run.py tests.log --report
+    python -m pytest -n auto --dist loadfile --cov --cov-context=test
+    python benchmarks/mutation_run.py --minutes 60
+    python benchmarks/mutation_run.py --report
 
-The first command records which test runs which line, and how long each takes. Run all three in a
-clone: the code is changed on disk. A run goes on where the last one ended; ``--again`` tests what
-survived once more, after a test was added; ``--only`` keeps to the files that it names.
+The first command records which test runs which line; how long each takes is learned on the way.
+Run all three in a clone: the code is changed on disk. A run goes on where the last one ended;
+``--again`` tests what survived once more, after a test was added or with more time for each;
+``--only`` keeps to the files that it names. ``equivalent_mutants.toml`` lists the mutants that no
+test can tell from the original.
 
 The mutants, and the file of them, are cosmic-ray's. Its own way to run them starts a Python for
 each, and loading JAX and brainstate takes longer than the tests that fail: here they are loaded
@@ -15,16 +17,18 @@ once, and each mutant is tested in a fork.
 
 import argparse
 import ast
+import contextlib
 import functools
 import gc
 import importlib
+import json
 import multiprocessing
 import os
 import random
-import re
 import signal
 import sys
 import time
+import tomllib
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from multiprocessing.connection import Connection
@@ -40,6 +44,8 @@ from cosmic_ray.work_item import MutationSpec, TestOutcome, WorkerOutcome, WorkI
 
 ROOT = Path(__file__).parents[1]
 SOURCES = ROOT / "src" / "brainsched"
+EQUIVALENT = ROOT / "benchmarks" / "equivalent_mutants.toml"
+NO_ANSWER = "no answer"
 # Loaded before the forks. None of them starts a thread or a device when it is imported, or is a
 # plugin of pytest, which has to load those itself.
 LOADED = ["jax", "brainstate", "braintools", "optax", "flax.nnx", "beartype", "omegaconf"]
@@ -91,17 +97,24 @@ OPERATORS = {
 
 
 @functools.cache
-def headers(path: Path) -> dict[int, range]:
-    """Return for each line the lines of its statement, up to the block that the statement opens.
+def spans(path: Path) -> dict[int, range]:
+    """Return for each line the lines that run if it does, of which coverage records some.
 
-    A number on a line of its own, say, is no line that Python stops at.
+    They are those of its statement, up to the block that the statement opens. The decorators and
+    the defaults of a function run when it is imported, and matter when its body runs.
     """
     found: dict[int, range] = {}
     for node in ast.walk(ast.parse(path.read_text())):  # the outer ones first
-        if isinstance(node, ast.stmt):
-            block = getattr(node, "body", None)
-            last = block[0].lineno - 1 if block else node.end_lineno
-            lines = range(node.lineno, max(node.lineno, last or 0) + 1)
+        if not isinstance(node, ast.stmt):
+            continue
+        last = node.end_lineno or node.lineno
+        block = getattr(node, "body", None)
+        header = max(node.lineno, block[0].lineno - 1) if block else last
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            first = min([node.lineno, *(d.lineno for d in node.decorator_list)])
+            found.update(dict.fromkeys(range(first, header + 1), range(first, last + 1)))
+        else:
+            lines = range(node.lineno, header + 1)
             found.update(dict.fromkeys(lines, lines))
     return found
 
@@ -112,12 +125,12 @@ def module(mutation: MutationSpec) -> str:
 
 
 class Tests:
-    """Which tests run a line, and how long they take."""
+    """Which tests run a line, and how long they take, as far as it is known."""
 
-    def __init__(self, log: Path, data_file: Path) -> None:
-        self.seconds: dict[str, float] = defaultdict(float)
-        for took, name in re.findall(r"^([\d.]+)s (?:call|setup) +(.+)$", log.read_text(), re.M):
-            self.seconds[name] += float(took)
+    def __init__(self, data_file: Path, durations: Path) -> None:
+        self.seconds: dict[str, float] = defaultdict(lambda: 0.1)
+        if durations.exists():
+            self.seconds.update(json.loads(durations.read_text()))
         data = coverage.CoverageData(str(data_file))
         data.read()
         self._of_line = {
@@ -129,7 +142,7 @@ class Tests:
     def running(self, mutation: MutationSpec, seconds: float) -> list[str]:
         """Return the tests that run what is changed, the fastest of each function first."""
         of_line = self._of_line.get(module(mutation), {})
-        lines = headers(mutation.module_path).get(mutation.start_pos[0], [mutation.start_pos[0]])
+        lines = spans(mutation.module_path)[mutation.start_pos[0]]
         contexts = {context for line in lines for context in of_line.get(line, [])}
         if contexts <= {""}:  # it runs when the module is imported, or in a program
             contexts = {context for found in of_line.values() for context in found}
@@ -150,43 +163,51 @@ class Tests:
         return chosen
 
 
-class FirstFailure:
-    """Keeps the name of the first test that fails."""
+class Reports:
+    """Keeps the name of the first test that fails, and how many seconds each one took."""
 
-    name = ""
+    def __init__(self) -> None:
+        self.failure = ""
+        self.seconds: Counter[str] = Counter()
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        self.seconds[report.nodeid] += report.duration
         if report.failed:
-            self.name = self.name or report.nodeid
+            self.failure = self.failure or report.nodeid
 
     def pytest_collectreport(self, report: pytest.CollectReport) -> None:
         if report.failed:
-            self.name = self.name or report.nodeid
+            self.failure = self.failure or report.nodeid
 
 
 def run_tests(tests: Sequence[str], answer: Connection) -> None:
-    """Run tests, in a process of their own, and send the first that fails."""
+    """Run tests, in a process of their own, and send the first that fails, and their seconds."""
     os.setsid()
     sys.stdout = sys.stderr = open(os.devnull, "w")  # noqa: SIM115
-    failure = FirstFailure()
+    reports = Reports()
     options = ["-x", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", "-p", "no:cov"]
-    status = pytest.main([*options, *tests], plugins=[failure])
-    answer.send(failure.name or ("" if status == 0 else f"pytest exits with {status}"))
+    status = pytest.main([*options, *tests], plugins=[reports])
+    failure = reports.failure or ("" if status == 0 else f"pytest exits with {status}")
+    answer.send((failure, reports.seconds))
     os._exit(0)
 
 
-def first_failure(tests: Sequence[str], seconds: float) -> str | None:
-    """Return the first test that fails, ``""`` if none does, or None if the time was over."""
+def outcome_of(tests: Sequence[str], seconds: float) -> tuple[str | None, dict[str, float]]:
+    """Return the first test that fails, ``""`` if none does, and how long each took.
+
+    None stands for no answer: the time is over, or the process was ended, by whomever.
+    """
     here, there = multiprocessing.Pipe(duplex=False)
     child = multiprocessing.get_context("fork").Process(target=run_tests, args=(tests, there))
     child.start()
     there.close()
     try:
-        return here.recv() if here.poll(seconds) else None
+        return here.recv() if here.poll(seconds) else (None, {})
     except EOFError:
-        return "the process ended"
+        return None, {}
     finally:
-        os.killpg(child.pid, signal.SIGKILL)  # and the programs that it started
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(child.pid, signal.SIGKILL)  # and the programs that it started
         child.join()
 
 
@@ -225,48 +246,66 @@ def named(item: WorkItem, parts: Sequence[str]) -> bool:
     return any(part in module(item.mutations[0]) for part in parts)
 
 
-def tested(item: WorkItem, tests: Sequence[str], seconds: float) -> WorkResult:
-    """Change the code, run the tests, and change it back."""
+def tested(item: WorkItem, tests: Tests, chosen: Sequence[str], seconds: float) -> WorkResult:
+    """Change the code, run the chosen tests, and change it back."""
     (mutation,) = item.mutations
     path = mutation.module_path
     times = path.stat()
     operator = get_operator(mutation.operator_name)()
     with use_mutation(path, operator, mutation.occurrence) as (before, after):
-        # One that is still running after so long has a loop that does not end, or met slow tests.
-        failure = first_failure(tests, seconds) if tests else ""
+        failure, took = outcome_of(chosen, seconds) if chosen else ("", {})
+    tests.seconds.update(took)
     os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))  # what Python has compiled holds
     line = mutation.start_pos[0]
     changed = [code.splitlines()[line - 1].strip() for code in (before, after)]
     outcome = TestOutcome.KILLED if failure else TestOutcome.SURVIVED
     if failure is None:
-        failure = "the time was over"
+        failure = NO_ANSWER
     return WorkResult(
         WorkerOutcome.NORMAL,
-        output=f"{failure or 'none fails'} of {len(tests)} tests",
+        output=f"{failure or 'none fails'} of {len(chosen)} tests",
         test_outcome=outcome,
         diff=f"{path}:{line}\n- {changed[0]}\n+ {changed[1]}",
     )
+
+
+def known_equivalents() -> set[str]:
+    """Return the changes that make no difference, as in a result."""
+    groups = tomllib.loads(EQUIVALENT.read_text())["group"]
+    return {
+        f"{file}\n- {before}\n+ {after}"
+        for group in groups
+        for file, before, after in group["mutants"]
+    }
 
 
 def rows(items: Sequence[WorkItem], results: dict[str, WorkResult]) -> Iterator[str]:
     """Yield the lines of a table of the outcomes by file, and what survived."""
     counts: dict[str, Counter[str]] = defaultdict(Counter)
     survived = []
+    equivalents = known_equivalents()
     for item in items:
         result = results.get(item.job_id)
-        outcome = "not run" if result is None else result.test_outcome
+        outcome = "not run"
+        if result is not None:
+            change = f"{module(item.mutations[0])}\n{result.diff.partition(chr(10))[2]}"
+            if result.test_outcome == TestOutcome.KILLED:
+                outcome = "killed"
+            elif result.output.startswith(NO_ANSWER):
+                outcome = "endless"
+            else:
+                outcome = "equivalent" if change in equivalents else "survived"
         for name in (module(item.mutations[0]), "all"):
             counts[name]["mutants"] += 1
             counts[name][outcome] += 1
-        if outcome == TestOutcome.SURVIVED:
+        if result is not None and outcome == "survived":
             survived.append(f"{result.diff}\n  {result.output}\n")
-    yield "| file | mutants | run | killed | survived |\n|---|---|---|---|---|"
+    outcomes = ["killed", "endless", "equivalent", "survived"]
+    yield f"| file | mutants | run | {' | '.join(outcomes)} |\n|---|---|---|---|---|---|---|"
     for name, count in sorted(counts.items()):
         run = count["mutants"] - count["not run"]
-        yield (
-            f"| {name} | {count['mutants']} | {run} | {count[TestOutcome.KILLED]} "
-            f"| {count[TestOutcome.SURVIVED]} |"
-        )
+        numbers = [count["mutants"], run, *(count[outcome] for outcome in outcomes)]
+        yield f"| {name} | {' | '.join(map(str, numbers))} |"
     yield ""
     yield from sorted(survived)
 
@@ -276,7 +315,6 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("log", type=Path, help="what pytest printed, with the tests' durations")
     parser.add_argument("--session", type=Path, default=Path("mutants.sqlite"))
     parser.add_argument("--coverage", type=Path, default=ROOT / ".coverage")
     parser.add_argument("--minutes", type=float, default=60)
@@ -286,11 +324,13 @@ def main() -> None:
     parser.add_argument("--tests", type=float, default=20, help="seconds of tests for a mutant")
     parser.add_argument("--seconds", type=float, default=180, help="until a mutant is given up")
     parser.add_argument("--again", action="store_true", help="test once more what survived")
+    parser.add_argument("--also", nargs="*", default=[], help="tests for every mutant, last")
     parser.add_argument("--check", action="store_true", help="that unchanged code passes the tests")
     parser.add_argument("--report", action="store_true")
     given = parser.parse_args()
 
-    session, tests = given.session.resolve(), Tests(given.log, given.coverage)
+    durations = given.session.with_suffix(".json").resolve()
+    session, tests = given.session.resolve(), Tests(given.coverage, durations)
     os.chdir(ROOT)
     # For the programs that tests start, too. A mutant may be as long as the original.
     os.environ.update(PYTHONPATH=str(ROOT / "src"), PYTHONDONTWRITEBYTECODE="1")
@@ -311,7 +351,7 @@ def main() -> None:
                 for result in results.values()
                 if result.test_outcome == TestOutcome.KILLED
             }
-            failure = first_failure(sorted(name for name in killers if "::" in name), 3600)
+            failure, _ = outcome_of(sorted(name for name in killers if "::" in name), 3600)
             print(
                 f"{len(killers)} tests killed; of them, {failure or 'none'} fails without a change"
             )
@@ -324,9 +364,11 @@ def main() -> None:
                 continue
             if time.monotonic() > end:
                 break
-            result = tested(item, tests.running(item.mutations[0], given.tests), given.seconds)
+            chosen = [*tests.running(item.mutations[0], given.tests), *given.also]
+            result = tested(item, tests, chosen, given.seconds)
             database.set_result(item.job_id, result)
-            if result.test_outcome == TestOutcome.SURVIVED or "time was over" in result.output:
+            durations.write_text(json.dumps(tests.seconds, indent=0))
+            if result.test_outcome == TestOutcome.SURVIVED:
                 print(f"{result.diff}\n  {result.output}\n", flush=True)
 
 

@@ -11,6 +11,7 @@ import pytest
 from braintools.trainer import ModelCheckpoint, Trainer
 from trainer_runs import BATCHES, RATES, Data, Regression, assert_same_bits, end_of, fit
 
+from brainsched import PiecewiseConstantSchedule
 from brainsched.trainer import SchedulerCheckpoint
 
 
@@ -79,6 +80,16 @@ def test_a_returned_scheduler_is_attached_and_its_rates_are_applied_from_the_fir
     trainer, _, rates = fit(tmp_path, 5, given=False, callbacks=[SchedulerCheckpoint()])
     assert rates == RATES[:5]
     assert trainer.schedulers[0].optimizer is trainer.optimizers[0]
+
+
+def test_a_scheduler_without_an_optimizer_beside_it_is_refused(tmp_path):
+    class Alone(Regression):
+        def configure_optimizers(self):
+            optimizer, scheduler = super().configure_optimizers()
+            return [optimizer], [scheduler, PiecewiseConstantSchedule(0.1, [2], [1.0, 0.1])]
+
+    with pytest.raises(ValueError, match=r"scheduler 1 that has no optimizer beside it.* 1 optim"):
+        fit(tmp_path, 1, model=Alone(True))
 
 
 def test_what_the_trainer_does_without_the_callback(tmp_path):

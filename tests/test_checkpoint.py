@@ -263,10 +263,26 @@ def test_an_argument_that_a_checkpoint_is_older_than_may_be_that_of_a_part():
         composed(power=2).load_state_dict(state)
 
 
-def test_the_same_numbers_in_another_container_are_no_change():
+@pytest.mark.parametrize("container", [np.asarray, jnp.asarray, list])
+def test_the_same_numbers_in_another_container_are_no_change(container):
     restored = PiecewiseConstantSchedule(0.1, np.array([3, 5]), (1, 0.1, 0.01))
-    restored.load_state_dict(at(4).state_dict())
+    state = at(4).state_dict()
+    state["config"]["boundaries"] = container(state["config"]["boundaries"])
+    restored.load_state_dict(state)
     assert restored.epoch == 4
+
+
+def test_an_argument_without_a_form_in_a_config_is_named():
+    class ChosenLR(brainsched.LRScheduler):
+        def __init__(self, base_lr=0.1, chosen=None, last_epoch=0):
+            self.chosen = chosen
+            super().__init__(base_lr, last_epoch)
+
+        def formula(self, epoch, base_lrs, xp):
+            return base_lrs
+
+    with pytest.raises(TypeError, match=r"chosen has no form in a config: \{3\}"):
+        _ = ChosenLR(chosen={3}).config
 
 
 DROP = object()

@@ -28,6 +28,22 @@ def test_steps_of_any_length_forwards_and_backwards_give_the_rates_of_their_epoc
         assert scheduler.get_last_lr() == [(epoch + 1) * 0.5]
 
 
+@pytest.mark.parametrize("boundary", [1, 127, 128, 129, 130, 255, 256, 257])
+def test_a_stage_begins_at_its_boundary_wherever_the_evaluated_epochs_end(boundary):
+    scheduler = PiecewiseConstantSchedule(0.5, [boundary], [1.0, 0.5])
+    for epoch in range(300):
+        assert scheduler.get_last_lr() == [0.25 if epoch >= boundary else 0.5]
+        scheduler.step()
+
+
+def test_a_rate_that_stays_is_the_very_same_array():
+    scheduler = PiecewiseConstantSchedule(0.5, [400], [1.0, 0.5])
+    first = scheduler.get_lr()[0]
+    for _ in range(300):
+        scheduler.step()
+        assert scheduler.get_lr()[0] is first
+
+
 def test_epochs_that_have_not_come_yet_neither_warn_nor_raise():
     scheduler = InverseLR(0.1)
     for epoch in range(50):

@@ -1,6 +1,7 @@
 """ReduceLROnPlateau: the same decisions on the host and compiled, and a memory that is saved."""
 
 import copy
+import inspect
 import pickle
 from typing import Any
 
@@ -61,6 +62,14 @@ class Reference:
                     self.rates[group] = lower
 
 
+def test_parameters_and_their_order_and_defaults_are_those_of_braintools():
+    theirs = inspect.signature(braintools.optim.ReduceLROnPlateau.__init__).parameters
+    ours = inspect.signature(ReduceLROnPlateau.__init__).parameters
+    assert [(p.name, p.default) for p in ours.values()] == [
+        (p.name, p.default) for p in theirs.values()
+    ]
+
+
 def test_the_rate_falls_once_patience_is_exceeded():
     scheduler = ReduceLROnPlateau(0.8, factor=0.5, patience=2)
     rates = []
@@ -93,6 +102,8 @@ def test_mode_max_threshold_and_cooldown():
         ({"eps": 0.3}, [0.5, 0.5, 0.5]),
         ({"eps": 0.25}, [0.5, 0.25, 0.25]),  # not smaller than eps
         ({"min_lr": 0.25, "eps": 0.3}, [0.5, 0.5, 0.5]),
+        ({"min_lr": 0.4, "eps": 0.2}, [0.5, 0.5, 0.5]),  # 0.1 to the limit is less than eps
+        ({"min_lr": 0.4, "eps": 0.05}, [0.5, 0.4, 0.4]),
         ({"eps": 0.0}, [0.5, 0.25, 0.125]),
     ],
 )
@@ -246,6 +257,15 @@ def test_a_state_dict_of_braintools_brings_its_memory_and_its_reductions():
     assert scheduler.get_last_lr() == [np.float32(0.1)]
 
 
+@pytest.mark.parametrize(("base_lr", "applied"), [(0.8, 0.0), (0.0, 0.0), (0.5, 0.8)])
+def test_a_state_dict_of_braintools_whose_rate_no_reduction_gives_has_none(base_lr, applied):
+    arguments: dict[str, Any] = {"base_lr": base_lr, "factor": 0.5}
+    state = braintools.optim.ReduceLROnPlateau(**arguments).state_dict()
+    scheduler = ReduceLROnPlateau(**arguments)
+    scheduler.load_state_dict(state | {"current_lrs": [applied]})
+    assert scheduler.reductions.value == 0
+
+
 @pytest.mark.parametrize(
     ("damage", "error", "message"),
     [
@@ -333,6 +353,23 @@ def test_better_by_a_share_of_the_best_is_an_improvement_whatever_its_sign(mode,
     assert scheduler.best.value == np.float32(metric)
     scheduler.step(better)
     assert scheduler.best.value == np.float32(better)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "metrics", "best"),
+    [
+        ({"mode": "max"}, [1.0, 1.9, 2.5], [1.0, 1.0, 2.5]),
+        ({"mode": "max", "threshold_mode": "abs"}, [1.0, 1.9, 2.5], [1.0, 1.0, 2.5]),
+        ({"threshold_mode": "abs"}, [5.0, 4.5, 3.5], [5.0, 5.0, 3.5]),
+    ],
+)
+def test_a_threshold_of_one_is_refused_only_as_a_share_that_leaves_nothing(
+    arguments, metrics, best
+):
+    scheduler = ReduceLROnPlateau(0.5, threshold=1.0, **arguments)
+    for metric, expected in zip(metrics, best, strict=True):
+        scheduler.step(metric)
+        assert scheduler.best.value == expected
 
 
 def test_a_checkpoint_whose_best_is_nan_is_refused():

@@ -723,6 +723,11 @@ def test_a_cycle_of_wsd_begins_where_the_one_before_has_ended():
     assert scheduler.stage_boundaries == [2, 3, 5, 7, 8]
 
 
+def test_the_stages_of_a_rise_and_of_lines_end_at_their_boundaries():
+    assert list(InverseSqrtLR(1.0, 4).stage_boundaries) == [4]
+    assert list(PiecewiseLinearSchedule(1.0, [3, 9], [0.0, 1.0]).stage_boundaries) == [3, 9]
+
+
 # Several groups
 
 

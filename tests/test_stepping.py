@@ -213,6 +213,13 @@ def test_last_epoch_is_a_strongly_typed_int32_whoever_wrote_it(written):
     assert scheduler.get_lr() == [RATES[3]]
 
 
+def test_last_epoch_on_a_device_must_be_an_integer():
+    scheduler = PiecewiseConstantSchedule(**STAGES)
+    with pytest.raises(TypeError, match="last_epoch must hold an integer, got an array of float32"):
+        scheduler.last_epoch.value = jnp.asarray(3.0)
+    assert scheduler.epoch == 0
+
+
 @pytest.mark.parametrize("written", [1, 0.5, np.float64(0.5), np.array(0.5), jnp.asarray(0.5)])
 def test_rates_are_strongly_typed_float32_whoever_wrote_them(written):
     scheduler = PiecewiseConstantSchedule(**STAGES)
@@ -322,7 +329,9 @@ def test_graph_clone_stands_where_the_original_stood_and_goes_its_own_way():
     scheduler = PiecewiseConstantSchedule(0.1, np.array([3, 5]), np.array([1.0, 0.1, 0.01]))
     scheduler.step(3)
     graphdef, states = brainstate.graph.treefy_split(scheduler)
-    assert hash(graphdef) == hash(brainstate.graph.treefy_split(scheduler)[0])
+    again, other = (brainstate.graph.treefy_split(s)[0] for s in (scheduler, copy.copy(scheduler)))
+    assert graphdef == again != other
+    assert hash(graphdef) == hash(again)
     clone = brainstate.graph.treefy_merge(graphdef, states)
     clone.step(5)
     assert (scheduler.epoch, clone.epoch) == (3, 5)

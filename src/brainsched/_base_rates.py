@@ -91,11 +91,6 @@ class JointBaseRates:
         return next((part.names for part in self.parts if part.names), ())
 
     @property
-    def given(self) -> dict[int, Rate]:
-        """The ``lr=`` of groups that the first part's ``base_lr`` has no entry for."""
-        return self.parts[0].given
-
-    @property
     def known(self) -> int:
         """How many groups have a base rate of their own in a part."""
         return max(part.known for part in self.parts)

@@ -8,7 +8,7 @@ itself. Nothing that the user holds is written to, and nothing has to be restore
 import inspect
 import itertools
 from collections.abc import Callable, Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -25,9 +25,6 @@ from brainsched._range_curve import RangeTest
 from brainsched._states import AppliedRates
 from brainsched._types import Array, rate_dtype
 from brainsched.schedules import _schedule_check
-
-if TYPE_CHECKING:
-    pass
 
 # The names that JAX has had for a compiled function within another.
 _CALLS = ("jit", "pjit")
