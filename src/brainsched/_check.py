@@ -72,12 +72,17 @@ def rate(name: str, value: Any) -> float | jax.Array:
     return real_array(name, value)
 
 
+def are_rates(values: np.ndarray) -> np.ndarray:
+    """Return for each number whether it is finite and not negative, and so a rate."""
+    return (values >= 0) & (values < np.inf)  # nor is NaN one
+
+
 def known_rate(name: str, value: jax.Array, hint: str = "") -> jax.Array:
     """Return a rate on a device, or those of many runs, and wait for it to look at it."""
     value = real_array(name, value)
     if value.is_fully_addressable or value.is_fully_replicated:  # or no process knows all of it
         found = np.asarray(value)
-        if not (np.isfinite(found) & (found >= 0)).all():
+        if not are_rates(found).all():
             raise ValueError(f"{name} must be finite and not negative, got {found}{hint}")
     return value
 

@@ -22,7 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
-from brainsched import _upstream
+from brainsched import _check, _upstream
 from brainsched._base_rates import BaseRates, JointBaseRates
 from brainsched._true_division import truly_divided
 from brainsched._types import (
@@ -145,10 +145,6 @@ class _Window:
         return found
 
 
-def _are_rates(rates: np.ndarray) -> np.ndarray:
-    return (rates >= 0) & (rates < np.inf)  # nor is NaN one
-
-
 class Evaluation:
     """The rates of a formula for so many param groups with these base rates.
 
@@ -256,8 +252,11 @@ class Evaluation:
 
     def sample(self) -> np.ndarray:
         """Return the rates of the first epochs, right or wrong, to be compared; on the host."""
+        return self._in_advance(np.arange(AHEAD, dtype=epoch_dtype()))
+
+    def _in_advance(self, epochs: np.ndarray) -> np.ndarray:
         with np.errstate(all="ignore"):  # these epochs may never come
-            return np.asarray(self._rounded(np.arange(AHEAD, dtype=epoch_dtype()), np))
+            return np.asarray(self._rounded(epochs, np))
 
     def _in_jax(self, move: Move, *position: Array) -> tuple[tuple[Array, ...], list[Array]]:
         position = move(jnp, *position)
@@ -277,17 +276,16 @@ class Evaluation:
         if not window.start <= epoch < window.stop or window.dtype != rate_dtype():
             stop = min(epoch + AHEAD, largest_epoch() + 1)
             epochs = np.arange(epoch, stop, dtype=epoch_dtype())
-            with np.errstate(all="ignore"):  # these epochs may never come
-                rates = self._rounded(epochs, np)
+            rates = self._in_advance(epochs)
             self._require_rates(rates[:1], epochs[:1])
-            right = _are_rates(rates).all(axis=-1)
+            right = _check.are_rates(rates).all(axis=-1)
             # One that is wrong is where the next window begins, and that raises.
             count = len(rates) if right.all() else int(right.argmin())
             window = self._window = _Window(epoch, np.array(rates[:count]), window)
         return window.at(epoch)
 
     def _require_rates(self, rates: np.ndarray, epochs: np.ndarray) -> None:
-        right = _are_rates(rates)
+        right = _check.are_rates(rates)
         if not right.all():
             *at, group = np.argwhere(~right)[0].tolist()
             raise ValueError(
