@@ -48,12 +48,11 @@ class FixedList(list[Any]):
     To JAX, which takes any other subclass of list for a leaf, it is a node with a list's keys.
     """
 
-    def _refuse(self, *args: Any, **kwargs: Any) -> NoReturn:
-        self.refuse()
+    # Why it cannot be changed, and what to do instead.
+    _why = "this list is an argument of a scheduler, and fixed: build a new scheduler"
 
-    def refuse(self) -> NoReturn:
-        """Raise a TypeError that says what to do instead."""
-        raise TypeError("this list is an argument of a scheduler, and fixed: build a new scheduler")
+    def _refuse(self, *args: Any, **kwargs: Any) -> NoReturn:
+        raise TypeError(self._why)
 
     append = extend = insert = remove = pop = clear = sort = reverse = _refuse
     __setitem__ = __delitem__ = __iadd__ = __imul__ = _refuse

@@ -168,9 +168,8 @@ class LRScheduler(Schedule, Node, braintools.optim.LRScheduler):
         else:
             (now,), rates = self._evaluation(stay, _check.epoch("epoch", epoch))
         if not _same_on_host(rates, self._current_lrs.value):
-            self._current_lrs.value = AppliedRates(
-                rates
-            )  # first, as it raises if a rate is not finite
+            # First, as it raises if a rate is not finite.
+            self._current_lrs.value = AppliedRates(rates)
         self.last_epoch.value = now
 
     def step_epoch(self) -> None:

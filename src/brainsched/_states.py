@@ -6,7 +6,7 @@ or compile the user's training step again. So what is written is brought into on
 
 import math
 from collections.abc import Iterable
-from typing import Any, NoReturn
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -91,13 +91,10 @@ class AppliedRates(FixedList):
     schedule gave them, or a program that was compiled left them.
     """
 
-    def refuse(self) -> NoReturn:
-        """Raise a TypeError that says how a rate is set."""
-        raise TypeError(
-            "the applied rates cannot be changed in place, past all checks: write "
-            "group['lr'] = rate for one param group of an optimizer, or "
-            "scheduler.current_lrs.value = [...] for all"
-        )
+    _why = (
+        "the applied rates cannot be changed in place, past all checks: write group['lr'] = rate "
+        "for one param group of an optimizer, or scheduler.current_lrs.value = [...] for all"
+    )
 
     @classmethod
     def tree_unflatten(cls, _: None, rates: Iterable[Any]) -> "AppliedRates":
