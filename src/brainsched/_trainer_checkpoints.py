@@ -11,6 +11,7 @@ from typing import Any
 from braintools.file import InvalidCheckpointPath, msgpack_from_state_dict, msgpack_load
 from braintools.trainer import EarlyStopping, ModelCheckpoint
 
+from brainsched import _upstream
 from brainsched._trainer_steps import schedulers_of
 
 # Where a checkpoint of the Trainer has what is ours.
@@ -94,20 +95,13 @@ def memory_of(
     ``hook``, in which they save, is running, the memory is that at its end.
     """
     if hook is not None:
-        saving, of_the_callback = copy.copy(saving), saving
-        saving.best_k_models = dict(of_the_callback.best_k_models)
-        # Nothing is written, or removed, by the copy.
-        vars(saving).update(_save_checkpoint=_nothing, _remove_checkpoint=_nothing)
+        saving = _upstream.copy_that_leaves_files_alone(saving)
         getattr(ModelCheckpoint, hook)(saving, trainer, module)
     return {"watched": _watched(saving), "state": saving.state_dict()}
 
 
 def _watched(saving: ModelCheckpoint) -> str:
     return f"{saving.mode} of {saving.monitor}"
-
-
-def _nothing(*args: Any) -> None:
-    return
 
 
 # Which one

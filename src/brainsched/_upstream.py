@@ -6,7 +6,8 @@ brainstate     ``_state.TRACE_CONTEXT``, ``State._trace_state``, ``State._value`
 braintools     ``LRScheduler._current_lrs``, ``OptaxOptimizer._lr_scheduler`` and
                ``OptaxOptimizer._current_lr``, what ``UniqueStateManager`` keeps, and that an added
                group's ``tx`` and State of moments are made for keys of its own (0.3.0);
-               and ``Trainer._cleanup``, which :mod:`brainsched.trainer` overrides (0.3.0)
+               and what the Trainer's resumption overrides: ``Trainer._cleanup``, and
+               ``_save_checkpoint`` and ``_remove_checkpoint`` of ``ModelCheckpoint`` (0.3.0)
 optax          ``scale_by_schedule.<locals>.update_fn``, the one function that asks a schedule for
                a factor rather than a rate (0.2.5 to 0.2.8)
 =============  ============================================================================
@@ -22,6 +23,7 @@ from brainstate import State, TreefyState
 from brainstate._state import TRACE_CONTEXT
 from brainstate.transform import StateFinder
 from braintools.optim import ConstantLR, LRScheduler, OptaxOptimizer, OptimState
+from braintools.trainer import ModelCheckpoint
 
 # What is being traced
 
@@ -385,3 +387,18 @@ def param_groups_as_they_are(optimizer: OptaxOptimizer) -> Callable[[], None]:
         optimizer.param_groups_opt_states[:] = moments
 
     return undo
+
+
+# The Trainer
+
+
+def copy_that_leaves_files_alone(saving: ModelCheckpoint) -> ModelCheckpoint:
+    """Return a copy of a callback that remembers its best by itself, and writes no file."""
+    copied = copy.copy(saving)
+    copied.best_k_models = dict(saving.best_k_models)
+    vars(copied).update(_save_checkpoint=_do_nothing, _remove_checkpoint=_do_nothing)
+    return copied
+
+
+def _do_nothing(*args: Any) -> None:
+    return
