@@ -8,13 +8,8 @@ import numpy as np
 
 from brainsched import _config, _plan
 from brainsched._base import LRScheduler
-from brainsched._optax import (
-    GIVE_A_PART,
-    Rates,
-    ScaleBySchedulerState,
-    require_scheduler,
-    states_in,
-)
+from brainsched._optax import GIVE_A_PART, ScaleBySchedulerState, states_in
+from brainsched._optax_schedule import Rates, require_scheduler
 
 # Rates that differ by no more than this may come from two devices, or two versions of XLA.
 _TOLERANCE = 1e-6
@@ -70,8 +65,9 @@ def check_resumed(
     known_steps, known_staircase = _plan.remembered(scheduler)
     steps_per_epoch = known_steps if steps_per_epoch is None else steps_per_epoch
     staircase = known_staircase if staircase is None else staircase
-    states = states_in(opt_state)
-    found = [_change(state, scheduler, steps_per_epoch, staircase) for state in states]
+    rates = Rates(scheduler, steps_per_epoch, staircase)
+    call = scheduler, len(rates.groups), steps_per_epoch, staircase
+    found = [_change(state, rates, *call) for state in states_in(opt_state)]
     if not all(found):  # one of the states is this scheduler's
         return
     for change in found:
@@ -84,24 +80,20 @@ def check_resumed(
         )
 
 
-def _change(
-    state: ScaleBySchedulerState, scheduler: LRScheduler, steps_per_epoch: int, staircase: bool
-) -> str:
+def _change(state: ScaleBySchedulerState, rates: Rates, *call: Any) -> str:
     """Say what the code has changed since the state was saved; nothing if it goes on.
 
-    A state of the schedule that ``scheduler`` branched off from is one of its own, as long as both
-    have the same rates at the latest update.
+    ``call`` is what :mod:`_plan` asks for. A state of the schedule that the code's branched off
+    from is one of its own, as long as both have the same rates at the latest update.
     """
     before, plan, count = _on_host(state)
     latest = max(count - 1, 0)
-    rates = Rates(scheduler, steps_per_epoch, staircase)
     now = np.asarray(rates.at(latest))
     same_groups = before.shape == now.shape
     same_rates = same_groups and _close(before, now)
     changed: list[str] = []
     branch = None
     if plan is not None:
-        call = scheduler, len(rates.groups), steps_per_epoch, staircase
         changed = _plan.changes(plan, *call)
         branch = _plan.branch_of(plan, *call) if changed else None
     elif not same_groups:

@@ -140,10 +140,11 @@ class Schedule(ABC):
         scale_by_scheduler : a rate for each group of parameters.
         PerUpdate : the same, of updates in the place of epochs, under brainstate.
         """
-        from brainsched import _optax  # the bridges stand on the base, which needs none of them
+        # The bridges stand on the base, which needs none of them.
+        from brainsched._optax_schedule import OptaxSchedule
 
         scheduler = cast("LRScheduler", self)
-        return _optax.OptaxSchedule(scheduler, group, steps_per_epoch, staircase, last_epoch)
+        return OptaxSchedule(scheduler, group, steps_per_epoch, staircase, last_epoch)
 
     @property
     def config(self) -> dict[str, Any]:
