@@ -54,6 +54,7 @@ def train(folder, epochs):
     model, weights, scheduler, optimizer = build()
     mesh = jax.make_mesh((jax.device_count(),), ("data",))
     states = place(optimizer, mesh)
+    digits = load_digits(return_X_y=True)
 
     @brainstate.transform.jit
     def train_epoch(images, labels):
@@ -84,7 +85,7 @@ def train(folder, epochs):
         say(f"processes: {jax.process_count()}, devices: {jax.device_count()}, epoch: {first}")
 
         for epoch in range(first, epochs):
-            batches = batches_of(epoch, mesh)
+            batches = batches_of(epoch, digits, mesh)
             # Once it is compiled, an epoch moves nothing between the host and its devices.
             with jax.transfer_guard("allow" if epoch == first else "disallow"):
                 rates = train_epoch(*batches)
@@ -133,13 +134,12 @@ def values_of(states):
     return {name: state.value for name, state in states.items()}
 
 
-def batches_of(epoch, mesh):
+def batches_of(epoch, digits, mesh):
     """Return the images and labels of an epoch, each batch split among the devices.
 
     They depend on the epoch alone. A process hands on only the rows that its own devices hold.
     """
-    images, labels = load_digits(return_X_y=True)
-    images = images.astype(np.float32) / 16
+    images, labels = digits[0].astype(np.float32) / 16, digits[1]
     chosen = np.random.default_rng(epoch).choice(len(images), (UPDATES_PER_EPOCH, BATCH_SIZE))
     split = NamedSharding(mesh, PartitionSpec(None, "data"))
 
