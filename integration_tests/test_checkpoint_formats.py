@@ -6,7 +6,7 @@ import pickle
 import brainstate
 import flax.serialization
 import jax.numpy as jnp
-import msgpack  # type: ignore[import-untyped]
+import msgpack
 import numpy as np
 import orbax.checkpoint as ocp
 import pytest

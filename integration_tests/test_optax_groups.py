@@ -1,7 +1,7 @@
 """Which group a parameter is in: patterns that claim, names, layers, and groups that wait."""
 
 import re
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import brainstate
 import jax
@@ -69,8 +69,9 @@ def test_a_column_that_no_group_has_raises_when_the_state_is_made():
 
 
 def test_a_row_with_names_says_how_to_write_it():
+    by_name: Any = {"body": 0.0, "head": 1.0}
     with pytest.raises(TypeError, match=r"values\[1\] must .* \[row\[name\] for name in base_lr\]"):
-        PiecewiseConstantSchedule(NAMED, [2], [1.0, {"body": 0.0, "head": 1.0}])  # type: ignore[arg-type]
+        PiecewiseConstantSchedule(NAMED, [2], [1.0, by_name])
 
 
 def test_a_name_where_there_are_none_says_what_to_write():

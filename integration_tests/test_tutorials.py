@@ -120,7 +120,10 @@ def test_its_file_has_text_and_pictures_and_nothing_of_the_machine(path):
     assert counts == list(range(1, len(counts) + 1))
     kinds = {kind for cell in outputs(notebook) for kind, _ in cell}
     assert {"image/png", "stdout"} <= kinds <= {"image/png", "stdout", "text/plain"}
-    assert re.findall(r"/home/|/root/|/tmp/|/Users/| at 0x", path.read_text()) == []
+    images = re.compile(r'"image/png": "[^"]*"')
+    text = images.sub("", path.read_text())
+    # A folder of any machine, as /folder/file is, or the address of an object.
+    assert re.findall(r"(?<![\w./])/\w+/|file:/| at 0x", text) == []
 
 
 @pytest.mark.parametrize("path", TUTORIALS, ids=lambda path: path.stem)
