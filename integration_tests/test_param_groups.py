@@ -517,3 +517,22 @@ def test_gradient_of_a_training_run_agrees_with_finite_differences(grad):
         np.testing.assert_allclose(by_value[i], (above - below) / (2 * step), rtol=1e-4)
     above, below = (exact_loss(0.2 + sign * step, STAGES) for sign in (1, -1))
     np.testing.assert_allclose(by_base, (above - below) / (2 * step), rtol=1e-4)
+
+
+def test_a_rate_on_a_device_is_the_entry_of_base_lr_if_it_is_that_very_array():
+    given = jnp.asarray(0.2)
+    for lr, refused in ((given, False), (jnp.asarray(0.2), True)):
+        training = Training(PiecewiseConstantSchedule([0.1, given], [2, 4], STAGES))
+        if refused:
+            with pytest.raises(ValueError, match="give one of the two, or the same"):
+                training.add("second", lr=lr)
+        else:
+            training.add("second", lr=lr)
+            assert training.optimizer.param_groups[1]["lr"].value == np.float32(0.2)
+
+
+def test_a_group_that_is_added_before_the_weights_are_registered_is_refused():
+    optimizer = braintools.optim.SGD(lr=PiecewiseConstantSchedule(0.1, [2, 4], STAGES))
+    with pytest.raises(ValueError, match="register_trainable_weights must be called before"):
+        optimizer.add_param_group({"first": parameter()})
+    assert optimizer.param_groups == []
