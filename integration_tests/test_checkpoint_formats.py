@@ -12,7 +12,7 @@ import orbax.checkpoint as ocp
 import pytest
 import yaml
 from braintools.file import msgpack_load, msgpack_save
-from braintools.optim import SGD
+from braintools.optim import Adam
 
 import brainsched
 
@@ -26,7 +26,7 @@ def run():
         ],
         [5],
     )
-    optimizer = SGD(lr=scheduler)
+    optimizer = Adam(lr=scheduler)
     optimizer.register_trainable_weights({"body": brainstate.ParamState(jnp.ones(2))})
     optimizer.add_param_group({"head": brainstate.ParamState(jnp.ones(2))})
     for _ in range(7):

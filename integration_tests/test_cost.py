@@ -19,9 +19,9 @@ import brainsched
 
 
 def training_step(scheduler, stepped=True, groups=1):
-    """Return a compiled step of SGD on a linear model, and what it trains."""
+    """Return a compiled step of Adam on a linear model, and what it trains."""
     states = {f"w{group}": brainstate.ParamState(jnp.ones((4, 4))) for group in range(groups)}
-    optimizer = braintools.optim.SGD(lr=scheduler)
+    optimizer = braintools.optim.Adam(lr=scheduler)
     optimizer.register_trainable_weights({"w0": states["w0"]})
     for group in range(1, groups):
         optimizer.add_param_group({f"w{group}": states[f"w{group}"]})

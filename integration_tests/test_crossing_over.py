@@ -112,7 +112,7 @@ def two_groups(**options):
 
 
 def in_an_optimizer(scheduler):
-    optimizer = braintools.optim.SGD(lr=scheduler)
+    optimizer = braintools.optim.Adam(lr=scheduler)
     optimizer.register_trainable_weights({"a": brainstate.ParamState(jnp.ones(1))})
     optimizer.add_param_group({"b": brainstate.ParamState(jnp.ones(1))}, lr=0.75)
     return optimizer

@@ -4,6 +4,8 @@ The reference is a second optimizer of the same class, built with a plain rate, 
 gradients: what differs between the two is where the rate comes from.
 """
 
+import warnings
+
 import brainstate
 import braintools
 import jax
@@ -135,7 +137,8 @@ def test_own_transformation_that_reads_the_scheduler_does_not_warn():
     np.testing.assert_allclose(path, reference_path("Momentum", momentum=0.9), rtol=2e-5)
 
 
-def test_no_warning_where_the_first_group_has_no_gradient():
+@pytest.mark.filterwarnings("ignore:braintools 0.3.0 trains every group:UserWarning")
+def test_no_warning_of_a_rate_that_is_not_read_where_the_first_group_has_no_gradient():
     optimizer = braintools.optim.Rprop(lr=PiecewiseConstantSchedule(0.25))
     optimizer.register_trainable_weights({})
     trained = brainstate.ParamState(jnp.zeros(2))
@@ -221,10 +224,10 @@ def test_weight_decay_and_clipping_of_an_added_group_work_as_with_a_plain_rate(l
         return np.concatenate([first.value, second.value])
 
     rate = 0.25 if lr is None else lr
-    plain = braintools.optim.SGD(lr=0.25 * 0.5, grad_clip_norm=1.0)
+    plain = braintools.optim.Adam(lr=0.25 * 0.5, grad_clip_norm=1.0)
     expected = moved(plain, lr=rate * 0.5)
     scheduler = PiecewiseConstantSchedule(0.25, [], [0.5])
-    scheduled = braintools.optim.SGD(lr=scheduler, grad_clip_norm=1.0)
+    scheduled = braintools.optim.Adam(lr=scheduler, grad_clip_norm=1.0)
     np.testing.assert_allclose(moved(scheduled, **given), expected, rtol=1e-6)
 
 
@@ -250,3 +253,35 @@ def test_optimizer_checkpoint_continues_to_the_same_bits(name):
         second.step(jnp.float32(1 + i))
         np.testing.assert_array_equal(second.weight.value, straight[i])
         scheduler.step()
+
+
+@pytest.mark.filterwarnings("ignore:.*does not read its learning rate:UserWarning")
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [(name, {}) for name in (*FOLLOWERS, *OWN_RATE)]
+    + [
+        ("Adam", {"betas": (0.5, 0.999)}),
+        ("Adam", {"betas": (0.9, 0.5)}),
+        ("Adam", {"eps": 0.1}),
+        ("Adam", {"amsgrad": True}),
+        ("Adam", {"weight_decay": 0.1, "grad_clip_value": 0.5}),
+        ("OptaxOptimizer", {"tx": optax.scale(-0.125)}),
+    ],
+)
+def test_the_first_added_group_warns_if_it_is_not_trained_as_the_group_before_it(name, options):
+    optimizer = build(name, PiecewiseConstantSchedule(0.125), **options)
+    first, added, last = (brainstate.ParamState(jnp.array([[1.0, -2.0]])) for _ in range(3))
+    optimizer.register_trainable_weights({"first": first})
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        optimizer.add_param_group({"added": added})
+        optimizer.add_param_group({"last": last})
+    assert [str(found.message)[:48] for found in caught] in (
+        [],
+        ["braintools 0.3.0 trains every group that is adde"],
+    )
+    for size in (1.0, -2.0, 0.01, 0.5, 1.0):
+        gradient = jnp.array([[0.3, -0.1]]) * size
+        optimizer.step(dict.fromkeys(("first", "added", "last"), gradient))
+    alike = np.allclose(first.value, added.value, rtol=1e-6)
+    assert bool(caught) != alike

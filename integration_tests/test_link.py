@@ -26,6 +26,9 @@ from brainsched import (
     StepLR,
 )
 
+# Which algorithm an added group gets is measured in test_every_optimizer.py; here, its rate is.
+pytestmark = pytest.mark.filterwarnings("ignore:braintools 0.3.0 trains every group:UserWarning")
+
 
 def parameter(size=2):
     return brainstate.ParamState(jnp.zeros(size))

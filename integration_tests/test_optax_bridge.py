@@ -144,7 +144,7 @@ def test_a_schedule_has_a_name_a_repr_and_pickles():
 
 def test_each_group_of_an_optimizer_has_its_schedule_and_none_sees_later_groups():
     scheduler = PiecewiseConstantSchedule(0.5, [2], [1.0, 0.5])
-    optimizer = braintools.optim.SGD(lr=scheduler)
+    optimizer = braintools.optim.Adam(lr=scheduler)
     optimizer.register_trainable_weights({"a": brainstate.ParamState(jnp.ones(1))})
     optimizer.add_param_group({"b": brainstate.ParamState(jnp.ones(1))}, lr=0.125)
     schedule = scheduler.as_optax(group=1)

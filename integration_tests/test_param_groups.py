@@ -18,6 +18,9 @@ from brainstate.transform import for_loop, jit
 
 from brainsched import PiecewiseConstantSchedule
 
+# Which algorithm an added group gets is measured in test_every_optimizer.py; here, its rate is.
+pytestmark = pytest.mark.filterwarnings("ignore:braintools 0.3.0 trains every group:UserWarning")
+
 STAGES = [1.0, 0.5, 0.25]
 
 

@@ -130,7 +130,7 @@ def test_a_branch_of_a_branch_forks_again():
 
 def test_a_branch_is_stepped_by_an_optimizer_and_groups_join_it():
     scheduler = rewarm(StepLR([0.8, 0.4], 2, 0.5), at=4, length=2)
-    optimizer = braintools.optim.SGD(lr=scheduler)
+    optimizer = braintools.optim.Adam(lr=scheduler)
     optimizer.register_trainable_weights({"w": brainstate.ParamState(jnp.ones(2))})
     optimizer.add_param_group({"v": brainstate.ParamState(jnp.ones(2))})
     optimizer.add_param_group({"u": brainstate.ParamState(jnp.ones(2))}, lr=1.6)

@@ -19,6 +19,9 @@ from hypothesis import strategies as st
 import brainsched
 from brainsched import PiecewiseConstantSchedule
 
+# Which algorithm an added group gets is measured in test_every_optimizer.py; here, its rate is.
+pytestmark = pytest.mark.filterwarnings("ignore:braintools 0.3.0 trains every group:UserWarning")
+
 STAGES: dict[str, Any] = {"base_lr": 0.1, "boundaries": [3, 5], "values": [1.0, 0.1, 0.01]}
 
 

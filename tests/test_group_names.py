@@ -23,6 +23,9 @@ from brainsched import (
     StepLR,
 )
 
+# Which algorithm an added group gets is measured in test_every_optimizer.py; here, its rate is.
+pytestmark = pytest.mark.filterwarnings("ignore:braintools 0.3.0 trains every group:UserWarning")
+
 NAMED = {"head": 0.5, "body": 0.25}  # in another order than the alphabet's
 
 

@@ -206,7 +206,7 @@ def test_a_rate_set_by_hand_lasts_until_the_next_step():
 
 def test_a_group_added_later_runs_at_its_base_rate_times_the_reductions_so_far():
     scheduler = ReduceLROnPlateau(1.0, factor=0.5, patience=0, min_lr=[0.4, 0.0])
-    optimizer = braintools.optim.SGD(lr=scheduler)
+    optimizer = braintools.optim.Adam(lr=scheduler)
     optimizer.register_trainable_weights({"w": brainstate.ParamState(jnp.ones(2))})
     for _ in range(3):
         scheduler.step(1.0)

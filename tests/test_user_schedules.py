@@ -242,7 +242,7 @@ def test_base_rates_that_a_formula_does_not_use_are_refused():
         schedule(lambda self, t, b, xp: 0.5**t, [0.5, 0.25])
     states = [{name: brainstate.ParamState(jnp.ones(()))} for name in "abc"]
     scheduler = PeakLR(0.5)
-    optimizer = braintools.optim.SGD(lr=scheduler)
+    optimizer = braintools.optim.Adam(lr=scheduler)
     optimizer.register_trainable_weights(states[0])
     with pytest.raises(ValueError, match=message):
         optimizer.add_param_group(states[1], lr=0.25)

@@ -99,6 +99,15 @@ class ScheduledOptimizer(OptaxOptimizer):
         scheduler._have_groups(*having)
         own_rate(self, group)
         self.param_groups[group].given_lr = given
+        if group == 1 and not _upstream.trains_as_added_groups_do(self, self._plain_class):
+            warnings.warn(
+                f"braintools 0.3.0 trains every group that is added by Adam, with Adam's defaults: "
+                f"this {plain_name(self)} trains its first group alone. To train all by one "
+                f"algorithm, register all parameters at once in braintools.optim.OptaxOptimizer("
+                f"tx=...), with brainsched.scale_by_scheduler for the rates of groups",
+                UserWarning,
+                stacklevel=2,
+            )
 
     def step(self, *args: Any, **kwargs: Any) -> Any:
         """Take a step, and warn once if the rate was not asked for."""

@@ -19,10 +19,11 @@ from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import Any
 
+import optax
 from brainstate import State, TreefyState
 from brainstate._state import TRACE_CONTEXT
 from brainstate.transform import StateFinder
-from braintools.optim import ConstantLR, LRScheduler, OptaxOptimizer, OptimState
+from braintools.optim import Adam, ConstantLR, LRScheduler, OptaxOptimizer, OptimState
 from braintools.trainer import ModelCheckpoint
 
 # What is being traced
@@ -373,6 +374,20 @@ def by_their_keys(optimizer: OptaxOptimizer, group: int) -> Callable[[], None]:
             optimizer.param_groups_opt_states[group - 1] = OptimState(moments)
 
     return file
+
+
+def trains_as_added_groups_do(optimizer: OptaxOptimizer, cls: type[OptaxOptimizer]) -> bool:
+    """Whether an optimizer, built as a ``cls``, has their algorithm for its first group, too.
+
+    braintools 0.3.0 gives every added group Adam with its defaults, whatever the optimizer is.
+    """
+    parts = optimizer.opt_state.value if isinstance(optimizer.opt_state.value, tuple) else ()
+    return (
+        cls.default_tx in (Adam.default_tx, OptaxOptimizer.default_tx)
+        and any(isinstance(part, optax.ScaleByAdamState) for part in parts)
+        and getattr(optimizer, "betas", (0.9, 0.999)) == (0.9, 0.999)
+        and getattr(optimizer, "eps", 1e-8) == 1e-8
+    )
 
 
 def param_groups_as_they_are(optimizer: OptaxOptimizer) -> Callable[[], None]:
