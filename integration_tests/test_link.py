@@ -621,6 +621,16 @@ def test_a_bad_rate_in_an_optimizers_checkpoint_is_refused_and_nothing_is_lost()
     assert moved(optimizer) == 0.5
 
 
+def test_an_optimizers_checkpoint_may_be_loaded_in_a_compiled_program():
+    saved = sgd(StepLR(0.5))
+    saved.current_lr = 0.125
+    moved(saved)
+    optimizer = sgd(StepLR(0.5))
+    jit(lambda: optimizer.load_state_dict(saved.state_dict()))()
+    assert optimizer.step_count.value == 1
+    assert moved(optimizer) == optimizer.current_lr == 0.125
+
+
 def test_a_plain_jax_transformation_of_the_optimizers_step_raises():
     optimizer = sgd(StepLR(0.5))
     step = jax.jit(lambda gradient: optimizer.step({"a": gradient}))

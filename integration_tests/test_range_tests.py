@@ -185,6 +185,29 @@ def test_other_groups_keep_their_proportion_to_the_first():
     np.testing.assert_allclose(second, 0.2 * curve.rates, rtol=1e-6)
 
 
+@pytest.mark.parametrize(("lr", "share"), [(None, 1.0), (2e-4, 0.2)])
+def test_groups_of_an_optimizer_without_a_scheduler_of_ours_keep_their_proportion_too(lr, share):
+    weights = {key: brainstate.ParamState(jnp.zeros(2)) for key in ("first", "second")}
+    optimizer = braintools.optim.Adam(lr=1e-3)
+    optimizer.register_trainable_weights({"first": weights["first"]})
+    optimizer.add_param_group({"second": weights["second"]}, **({} if lr is None else {"lr": lr}))
+    moves = []
+
+    def step(batch):
+        before = [weight.value for weight in weights.values()]
+        optimizer.step(dict.fromkeys(weights, jnp.ones(2)))
+        after = [weight.value for weight in weights.values()]
+        moved = [(b - a)[0] for b, a in zip(before, after, strict=True)]
+        jax.debug.callback(lambda *each: moves.append(each), *moved, ordered=True)
+        return batch.sum()
+
+    curve = lr_range_test(step, [np.ones(1)], optimizer, start=0.5, end=1.0, steps=10)
+    # Under a gradient that stays the same, Adam moves each parameter by the rate.
+    expected = np.stack([curve.rates, share * curve.rates], axis=1)
+    np.testing.assert_allclose(moves, expected, rtol=1e-3)
+    assert optimizer.current_lr == np.float32(1e-3)
+
+
 def test_it_suggests_a_rate_that_trains_better_than_one_far_from_it():
     training = Training(1e-3, braintools.optim.SGD, rate_of_dropout=0.0)
     rate = lr_range_test(training.step, BATCHES, training.optimizer).suggest().rate

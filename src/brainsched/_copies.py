@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import jax
 import numpy as np
-from brainstate import State, TreefyState
+from brainstate import State
 from brainstate.graph import register_graph_node_type
 
 if TYPE_CHECKING:
@@ -103,8 +103,4 @@ def _create_empty(blueprint: _Blueprint) -> "LRScheduler":
 
 
 def _set_state(scheduler: "LRScheduler", name: str, value: Any) -> None:
-    present = scheduler.__dict__.get(name)
-    if isinstance(present, State) and isinstance(value, TreefyState):
-        present.update_from_ref(value)
-    else:
-        scheduler.__dict__[name] = value
+    scheduler.__dict__[name] = value

@@ -342,17 +342,16 @@ def _given_rate(optimizer: OptaxOptimizer, group: int) -> Any:
 def _rates_for_replaced(name: str, optimizer: OptaxOptimizer) -> list[Array]:
     attachment = attachment_of(optimizer)
     if attachment is None or _stepping.get() is not attachment:
-        raise RuntimeError(
-            f"this {name} of braintools drives no optimizer any more: {plain_name(optimizer)} "
-            f"follows a scheduler of brainsched, optimizer.lr. Step and read that one; another "
-            f"optimizer that shares this {name} needs a scheduler of its own"
-        )
+        _refuse_for_replaced(name, optimizer)
     return attachment.read_for_replaced()
 
 
 def _refuse_for_replaced(name: str, optimizer: OptaxOptimizer) -> NoReturn:
-    _rates_for_replaced(name, optimizer)  # which says more, where no step is being taken
-    raise RuntimeError("this scheduler was replaced: set the rates of the one in its place")
+    raise RuntimeError(
+        f"this {name} of braintools drives no optimizer any more: {plain_name(optimizer)} follows "
+        f"a scheduler of brainsched, optimizer.lr. Step and read that one; another optimizer that "
+        f"shares this {name} needs a scheduler of its own"
+    )
 
 
 def plain_name(optimizer: OptaxOptimizer) -> str:

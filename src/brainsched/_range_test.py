@@ -21,6 +21,7 @@ from jaxtyping import Float
 
 from brainsched import _check, _upstream
 from brainsched._base import LRScheduler
+from brainsched._param_groups import plain_name
 from brainsched._range_curve import RangeTest
 from brainsched._states import AppliedRates
 from brainsched._types import Array, rate_dtype
@@ -127,7 +128,7 @@ def lr_range_test(
     jaxpr = pure.make_jaxpr(rate, batch).get_jaxpr(rate, batch)
     if not _uses(jaxpr.jaxpr, jaxpr.jaxpr.invars[0]):
         raise ValueError(
-            f"train_step does not use the rate of this {_name(optimizer)}, so that every rate "
+            f"train_step does not use the rate of this {plain_name(optimizer)}, so that every rate "
             f"would give the same loss: it must call optimizer.step(gradients) of this very "
             f"optimizer, at the rate that the optimizer has; one with a rate of its own in tx= "
             f"cannot be tested"
@@ -364,10 +365,6 @@ def _check_is_loss(demand: str, result: Any) -> None:
     if not scalar or not jnp.issubdtype(result.dtype, jnp.floating):
         found = f"{result.dtype}{list(result.shape)}" if hasattr(result, "shape") else result
         raise TypeError(f"{demand}, a real scalar, not {found}")
-
-
-def _name(optimizer: OptaxOptimizer) -> str:
-    return getattr(optimizer, "_plain_class", type(optimizer)).__name__
 
 
 def _rate_setter(optimizer: OptaxOptimizer) -> Callable[[Array], None]:

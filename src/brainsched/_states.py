@@ -133,8 +133,7 @@ class RatesState(NormalisedState):
     def to_state_ref(self) -> TreefyState:
         """Give a reference that holds a list, as checkpoints of the whole state have it."""
         reference = super().to_state_ref()
-        if isinstance(reference.value, AppliedRates):
-            reference.value = list(reference.value)
+        reference.value = list(reference.value)
         return reference
 
 

@@ -86,9 +86,8 @@ def lend(lent: dict[str, Any], trainer: Any, **attributes: Any) -> None:
 
     ``lent`` gets the Trainer's own.
     """
-    if not lent:
-        # braintools 0.3.0 tells no callback of an exception, but ends every fit with this.
-        trainer._cleanup = functools.partial(_clean_up, lent, trainer)
+    # braintools 0.3.0 tells no callback of an exception, but ends every fit with this.
+    trainer._cleanup = functools.partial(_clean_up, lent, trainer)
     for name in attributes:
         lent.setdefault(name, getattr(trainer, name))
     vars(trainer).update(attributes)
