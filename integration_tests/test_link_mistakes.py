@@ -1,5 +1,8 @@
 """What a user is likely to get wrong where a scheduler meets its optimizer, and what is said."""
 
+import inspect
+import warnings
+
 import brainstate
 import braintools
 import jax.numpy as jnp
@@ -15,6 +18,8 @@ from brainsched import (
     ReduceLROnPlateau,
     SequentialLR,
     StepLR,
+    check_resumed,
+    scale_by_scheduler,
 )
 
 # Which algorithm an added group gets is measured in test_every_optimizer.py; here, its rate is.
@@ -288,3 +293,74 @@ def test_the_state_of_another_class_is_refused_with_the_way_to_go_on_at_its_epoc
 def test_a_state_of_a_scheduler_that_is_no_dict_is_refused(found):
     with pytest.raises(TypeError, match=r"must be a dict, as scheduler.state_dict\(\) gives, got"):
         StepLR(0.5).load_state_dict(found)
+
+
+# Where warnings point
+
+
+def move_to_a_second_optimizer():
+    scheduler = StepLR(0.5)
+    sgd(scheduler)
+    scheduler.attach_optimizer(sgd(0.1))
+
+
+def attach_without_a_base_rate():
+    StepLR().attach_optimizer(braintools.optim.SGD(lr=0.25))
+
+
+def add_a_group_that_adam_trains():
+    sgd(StepLR(0.5), keys=("a", "b"))
+
+
+def step_with_a_rate_of_its_own():
+    optimizer = braintools.optim.Rprop(lr=StepLR(0.5))
+    optimizer.register_trainable_weights({"a": parameter()})
+    optimizer.step({"a": jnp.ones(2)})
+
+
+def step_beside_the_optimizer():
+    optimizer, scheduler = sgd(0.25), StepLR(0.5)
+    scheduler.step()
+    assert optimizer.current_lr == 0.25
+
+
+def step_after_the_optimizer_alone_was_restored():
+    saved = sgd(StepLR(0.5))
+    moved(saved)
+    optimizer = sgd(StepLR(0.5))
+    optimizer.load_state_dict(saved.state_dict())
+    optimizer.lr.step()
+
+
+def load_what_another_schedule_saved():
+    StepLR(0.5, 20).load_state_dict(StepLR(0.5, 30).state_dict())
+
+
+def resume_under_another_plan():
+    state = scale_by_scheduler(StepLR(0.5, 20), {"*": 0}).init({"a": jnp.ones(2)})
+    check_resumed(state, StepLR(0.5, 30))
+
+
+@pytest.mark.parametrize(
+    "mistake",
+    [
+        move_to_a_second_optimizer,
+        attach_without_a_base_rate,
+        add_a_group_that_adam_trains,
+        step_with_a_rate_of_its_own,
+        step_beside_the_optimizer,
+        step_after_the_optimizer_alone_was_restored,
+        load_what_another_schedule_saved,
+        resume_under_another_plan,
+    ],
+)
+def test_a_warning_points_at_the_line_of_the_user(mistake):
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        mistake()
+    lines, first = inspect.getsourcelines(mistake)
+    helper, begin = inspect.getsourcelines(sgd)
+    places = [range(first, first + len(lines)), range(begin, begin + len(helper))]
+    (warning,) = caught
+    assert warning.filename == __file__
+    assert any(warning.lineno in place for place in places)

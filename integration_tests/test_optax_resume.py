@@ -17,6 +17,7 @@ from flax import nnx
 from brainsched import (
     Extension,
     LambdaLR,
+    LRScheduler,
     PerUpdate,
     PiecewiseConstantSchedule,
     SequentialLR,
@@ -153,6 +154,47 @@ def test_parts_of_compositions_are_named():
     check_resumed(state, many)
     with pytest.warns(UserWarning, match="further arguments changed"):
         check_resumed(state, SequentialLR(parts, list(range(10, 90, 10))))
+
+
+class Shifted(LRScheduler):
+    """Begins where it is told to, which is not its last argument."""
+
+    def __init__(self, base_lr=0.5, last_epoch=0, shift=0):
+        self.shift = shift
+        super().__init__(base_lr, last_epoch)
+
+    def formula(self, epoch, base_lrs, xp):
+        return base_lrs * xp.where(epoch >= 50 + self.shift, 0.5, 1.0)
+
+
+def test_an_argument_behind_the_epoch_that_it_begins_at_belongs_to_the_plan():
+    _, state = trained(Shifted(), 3, {"*": 0})
+    check_resumed(state, Shifted(last_epoch=2))
+    with pytest.warns(UserWarning, match=r"shift \(0 -> 4\) changed"):
+        check_resumed(state, Shifted(shift=4))
+    _, state = trained(Shifted(shift=4), 3, {"*": 0})
+    with pytest.warns(UserWarning, match=r"shift \(4 -> 0\) changed"):
+        check_resumed(state, Shifted())
+
+
+def test_an_argument_that_is_no_number_is_named_without_its_value():
+    _, state = trained(plan(), 3)
+    with pytest.warns(UserWarning, match=r"base_lr changed"):
+        check_resumed(state, plan(base_lr=(0.5, 0.125)))
+
+
+@pytest.mark.parametrize("parts", [8, 9, 10, 11])
+def test_however_many_arguments_there_are_each_counts(parts):
+    def chain(last):
+        return SequentialLR(
+            [StepLR(0.5, 10, decay) for decay in (*[0.5] * (parts - 1), last)],
+            list(range(10, 10 * parts, 10)),
+        )
+
+    _, state = trained(chain(0.5), 1, {"*": 0})
+    check_resumed(state, chain(0.5))
+    with pytest.warns(UserWarning, match=r"(gamma \(0.5 -> 0.25\)|further arguments) changed"):
+        check_resumed(state, chain(0.25))
 
 
 def test_epochs_that_are_stretched_in_either_way_are_one_plan():

@@ -344,6 +344,14 @@ def test_another_thing_in_the_place_of_the_optimizer_is_refused(optimizer):
         lr_range_test(training.step, BATCHES, optimizer)
 
 
+def test_a_single_group_needs_no_positive_base_rate():
+    training = Training(brainsched.ConstantLR(0.0), rate_of_dropout=0.0)
+    curve = lr_range_test(training.step, BATCHES, training.optimizer, steps=20)
+    same = Training(brainsched.ConstantLR(0.1), rate_of_dropout=0.0)
+    expected = lr_range_test(same.step, BATCHES, same.optimizer, steps=20)
+    np.testing.assert_array_equal(curve.losses, expected.losses)
+
+
 def test_groups_without_a_proportion_to_the_first_are_refused():
     training = TwoGroups(brainsched.ConstantLR([0.0, 0.02]))
     with pytest.raises(ValueError, match="base rate of the first param group is 0"):

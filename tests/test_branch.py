@@ -220,6 +220,11 @@ def test_a_stage_begins_at_the_first_epoch_that_reaches_it(left, new_left):
     assert scheduler.stage_boundaries == [by_hand.index(1 + boundary) for boundary in boundaries]
 
 
+def test_a_stage_that_would_begin_where_the_branch_does_is_named_once():
+    old = MultiStepLR(1.0, [3, 8, 12], 0.5)
+    assert rewarm(old, 8, 4).stage_boundaries == [3, 8, 12]
+
+
 def test_config_and_repr_show_the_plan_and_what_it_left():
     scheduler = cooldown(StepLR(0.5, 2), 8, 4, last_epoch=1)
     assert repr(scheduler) == (

@@ -40,7 +40,7 @@ EXPECTED = np.array([0, 0.1, 0.2, 0.3, 0.4, 0.4, 0.4, 0.2, 0.2, 0.2, 0.1, 0.1], 
 
 
 def optimizer_for(scheduler: LRScheduler) -> braintools.optim.SGD:
-    optimizer = braintools.optim.SGD(lr=scheduler)
+    optimizer = braintools.optim.Adam(lr=scheduler)
     optimizer.register_trainable_weights({"w": brainstate.ParamState(jnp.ones(2))})
     return optimizer
 
@@ -305,6 +305,7 @@ def test_a_base_rate_that_was_forgotten_is_warned_of(build, message):
         lambda: SequentialLR([StepLR(0.4), WSD(0.4, 8, 5, 5), StepLR(0.4)], [10, 18]),
         lambda: SequentialLR([StepLR(0.4), WarmupScheduler(0.4, 2**30)], [10]),
         lambda: SequentialLR([LinearLR(0.4, 1.0, 0.1, 5), StepLR(0.4)], [3]),  # a cooldown
+        lambda: SequentialLR([LinearLR(0.4, 0.5, 0.5, 5), StepLR(0.4)], [3]),  # level
         lambda: SequentialLR([CosineAnnealingLR(0.4, 90), StepLR(0.4)], [3]),
         # Rates that differ, and were given
         lambda: SequentialLR([StepLR(0.1), StepLR(float("1e-3"))], [30]),

@@ -87,3 +87,7 @@ def test_stages_are_marked(scheduler, boundaries):
 def test_a_number_of_epochs_that_is_none_is_refused(epochs, error):
     with pytest.raises(error, match="epochs must"):
         ConstantLR(0.1).plot(epochs)
+
+
+def test_one_line_needs_no_legend():
+    assert ConstantLR(0.1).plot(5).get_legend() is None

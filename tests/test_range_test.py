@@ -1,5 +1,7 @@
 """The learning-rate range test on pure functions: its curve, where it ends, what it suggests."""
 
+import dataclasses
+import inspect
 import itertools
 
 import jax
@@ -10,7 +12,7 @@ import optax
 import pytest
 from matplotlib import pyplot as plt
 
-from brainsched import RangeTest, StepLR, lr_range_test_optax
+from brainsched import RangeTest, StepLR, lr_range_test, lr_range_test_optax
 
 SQUARE = jax.value_and_grad(lambda weight, batch: (batch * weight) ** 2)
 
@@ -188,7 +190,7 @@ def test_it_says_where_the_loss_was_still_falling():
 @pytest.mark.parametrize(
     ("losses", "message"),
     [
-        (np.linspace(1, 3, 40), r"never fell below 1\.205"),
+        (np.linspace(1, 3, 40), r"never fell below 1\.205, where it was at rate 2\.51e-04"),
         (np.linspace(3, 1, 10), "diverged after 10 steps.* lower start"),
     ],
 )
@@ -213,6 +215,44 @@ def test_the_plot_has_the_curves_and_the_suggestion():
     assert suggested.get_xdata()[0] == curve.suggest().rate
     assert ax.get_xscale() == "log"
     assert curve.plot(ax) is ax
+
+
+@pytest.mark.parametrize(
+    ("losses", "limits"),
+    [
+        # A twentieth of what is between the lowest and the highest beyond both.
+        ([5.0, 4.0, 3.0, 1.0, 2.0, 900.0], (0.8, 5.2)),
+        ([2.0] * 20, (1.0, 3.0)),
+    ],
+)
+def test_the_plot_shows_the_losses_that_matter(losses, limits):
+    smoothed = np.clip(losses, 1.0, 5.0)
+    curve = RangeTest(np.geomspace(1e-3, 1, len(losses)), np.array(losses), smoothed, False)
+    np.testing.assert_allclose(curve.plot().get_ylim(), limits, rtol=1e-6)
+
+
+def test_a_curve_equals_itself_alone_and_cannot_be_changed():
+    curve = square_test(steps=20)
+    assert curve == curve
+    assert curve != dataclasses.replace(curve)
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        curve.diverged = True
+
+
+@pytest.mark.parametrize("function", [lr_range_test, lr_range_test_optax])
+def test_the_defaults_are_those_documented(function):
+    defaults = {
+        name: parameter.default
+        for name, parameter in inspect.signature(function).parameters.items()
+        if parameter.default is not parameter.empty
+    }
+    assert defaults == {
+        "start": 1e-7,
+        "end": 10.0,
+        "steps": 100,
+        "smoothing": 0.98,
+        "divergence": 4.0,
+    }
 
 
 # Mistakes
@@ -259,6 +299,12 @@ def test_the_plot_has_the_curves_and_the_suggestion():
         ({"batches": ["abc"]}, TypeError, "batches must hold arrays, got 'abc'"),
         ({"start": 0.0}, ValueError, "start must be above 0 and below end"),
         ({"start": 1.0, "end": 0.1}, ValueError, r"got start=1\.0 and end=0\.1"),
+        ({"start": 1.0, "end": 1.0}, ValueError, r"got start=1\.0 and end=1\.0"),
+        (
+            {"loss_and_grad": lambda weight, batch: (weight, weight, weight)},
+            TypeError,
+            r"give jax\.value_and_grad\(loss\)",
+        ),
         ({"end": "10"}, TypeError, "end must be a number, got '10'"),
         ({"steps": 5}, ValueError, "steps must be an integer from 10"),
         ({"steps": 100.0}, TypeError, "steps must be an integer, got 100.0"),

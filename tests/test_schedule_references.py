@@ -62,7 +62,7 @@ def exponential_decay_lr(
     rate = min(rate, float(np.finfo(np.float32).max))
     if end_value is not None and decay_rate < 1:
         rate = max(rate, end_value)
-    if end_value is not None and decay_rate > 1:
+    if end_value is not None and decay_rate >= 1:
         rate = min(rate, end_value)
     return rate
 
@@ -704,6 +704,21 @@ def test_lines_through_knots_are_those_of_numpy_and_of_optax_between_whole_epoch
     assert units_apart(scheduler.lr_at(asked)[:, 0], expected).max() <= 1
     theirs = optax.piecewise_interpolate_schedule("linear", 0.1, {4: 1.0, 10: 5.0, 30: 0.1})
     counts = jnp.arange(40)
+    np.testing.assert_allclose(scheduler.lr_at(counts)[:, 0], jax.vmap(theirs)(counts), rtol=1e-6)
+
+
+def test_a_line_of_one_epoch_goes_all_the_way_within_it():
+    scheduler = PiecewiseLinearSchedule(1.0, [2, 3, 5], [0.25, 0.75, 0.5])
+    asked = [2, 2.25, 2.5, 2.75, 3, 4]
+    assert scheduler.lr_at(asked).ravel().tolist() == [0.25, 0.375, 0.5, 0.625, 0.75, 0.625]
+
+
+@pytest.mark.parametrize("decay_rate", [0.5, 1.0, 2.0])
+@pytest.mark.parametrize("end_value", [0.25, 3.0])
+def test_the_end_value_of_a_decay_bounds_it_as_in_optax(decay_rate, end_value):
+    scheduler = ExponentialDecayLR(1.0, 10, decay_rate, end_value=end_value)
+    theirs = optax.exponential_decay(1.0, 10, decay_rate, end_value=end_value)
+    counts = jnp.arange(1, 40)  # optax has the first rate as it is
     np.testing.assert_allclose(scheduler.lr_at(counts)[:, 0], jax.vmap(theirs)(counts), rtol=1e-6)
 
 

@@ -237,7 +237,10 @@ class PeakLR(LRScheduler):
 
 
 def test_base_rates_that_a_formula_does_not_use_are_refused():
-    message = r"LR.formula does not use base_lrs, so that the base rate 0.25 of param group 1, and"
+    message = (
+        r"LR.formula does not use base_lrs, so that the base rate 0.25 of param group 1, and 0.5 "
+        r"of group 0"
+    )
     with pytest.raises(ValueError, match=message):
         schedule(lambda self, t, b, xp: 0.5**t, [0.5, 0.25])
     states = [{name: brainstate.ParamState(jnp.ones(()))} for name in "abc"]

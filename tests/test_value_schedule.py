@@ -58,6 +58,14 @@ def test_the_ends_are_exact_and_may_have_either_sign_and_order():
         assert value(49) == value(10**6) == np.float32(at_one)
 
 
+def test_the_smallest_normal_number_is_kept_and_what_is_below_it_is_zero():
+    smallest = float(np.finfo(np.float32).tiny)
+    value = ValueSchedule(brainsched.ConstantLR(1.0, factor=1.0), 0.0, smallest)
+    assert value(0) == smallest
+    assert ValueSchedule(brainsched.ConstantLR(1.0, factor=1.0), 0.0, -smallest)(0) == -smallest
+    assert ValueSchedule(brainsched.ConstantLR(1.0, factor=0.5), 0.0, smallest)(0) == 0
+
+
 def test_it_has_the_shape_of_the_epochs():
     value = ValueSchedule(CURVES[0], -1.0, 1.0)
     for epochs in (3, 3.5, np.float32(2), np.int32(2), [], [1, 2], [[1, 2]], range(4), np.eye(3)):

@@ -21,7 +21,7 @@ import numpy as np
 
 from brainsched._types import Array, epoch_dtype, largest_epoch, rate_dtype
 
-_NOT_THE_USER = ("brainsched", "brainstate", "jaxtyping", "beartype")
+_NOT_THE_USER = ("brainsched", "brainstate", "braintools", "jaxtyping", "beartype")
 _NUMBER = re.compile(r"[+-]?\d+\.?\d*(e[+-]?\d+)?", re.IGNORECASE)
 LARGEST_RATE = float(np.finfo(np.float32).max)
 
@@ -313,9 +313,10 @@ def _stack(entries: Sequence[Any]) -> Array:
 
 
 def warn(message: str) -> None:
-    """Warn of arguments that are likely a mistake, where the user's code builds the schedule.
+    """Warn of what is likely a mistake, at the line of the user's code that made it.
 
-    That is some calls further out, through brainstate's metaclass: no fixed number of them.
+    That is some calls further out, through brainstate's metaclass or braintools' Trainer: no fixed
+    number of them.
     """
     frame: FrameType | None = sys._getframe(1)
     level = 2

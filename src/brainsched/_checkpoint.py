@@ -1,6 +1,5 @@
 """What a scheduler saves, and how it comes back: checked as a whole, and written only then."""
 
-import warnings
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -61,11 +60,9 @@ def load(scheduler: "LRScheduler", state_dict: Mapping[str, Any]) -> None:
                     zip(applied, scheduled, rates, strict=True)
                 )
             )
-            warnings.warn(
+            _check.warn(
                 f"the checkpoint was saved with another schedule: {change}. The schedule of the "
-                f"code holds from epoch {epoch} on, and changes the rate of {groups}",
-                UserWarning,
-                stacklevel=3,
+                f"code holds from epoch {epoch} on, and changes the rate of {groups}"
             )
         else:
             rates = [

@@ -1,11 +1,10 @@
 """Warnings about a scheduler that no optimizer follows, or that was not restored with its own."""
 
-import warnings
 from typing import TYPE_CHECKING, Any
 
 import braintools
 
-from brainsched import _arguments, _upstream
+from brainsched import _arguments, _check, _upstream
 from brainsched._param_groups import attachments, plain_name
 
 if TYPE_CHECKING:
@@ -21,23 +20,19 @@ def warn_if_missed(scheduler: "LRScheduler", epoch: Any) -> None:
     attachment = scheduler._attachment
     if attachment is not None:
         if epoch is None and attachment.left_behind:
-            warnings.warn(
+            _check.warn(
                 f"{plain_name(attachment.optimizer)} was restored from a checkpoint, and its "
                 f"{type(scheduler).__name__} was not, which goes on from epoch 0: load what "
-                f"scheduler.state_dict() gave, too, or say with scheduler.step(epoch) where it is",
-                UserWarning,
-                stacklevel=3,
+                f"scheduler.state_dict() gave, too, or say with scheduler.step(epoch) where it is"
             )
         return
     reason = (
         scheduler._lost or _followed_part(scheduler) or _namesake(scheduler) or _beside(scheduler)
     )
     if reason is not None:
-        warnings.warn(
+        _check.warn(
             f"no optimizer follows this {type(scheduler).__name__}, so that its steps change no "
-            f"rate: {reason}. Give it to the optimizer with scheduler.attach_optimizer(optimizer)",
-            UserWarning,
-            stacklevel=3,
+            f"rate: {reason}. Give it to the optimizer with scheduler.attach_optimizer(optimizer)"
         )
 
 

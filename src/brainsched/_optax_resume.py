@@ -1,12 +1,11 @@
 """Whether an optimizer that was restored goes on under the plan that it was saved under."""
 
-import warnings
 from typing import Any
 
 import jax
 import numpy as np
 
-from brainsched import _config, _plan
+from brainsched import _check, _config, _plan
 from brainsched._base import LRScheduler
 from brainsched._optax import GIVE_A_PART, ScaleBySchedulerState, states_in
 from brainsched._optax_schedule import Rates, require_scheduler
@@ -72,11 +71,9 @@ def check_resumed(
         return
     for change in found:
         which = "" if len(found) == 1 else f" in each of its {len(found)} states, {GIVE_A_PART}"
-        warnings.warn(
+        _check.warn(
             f"the optimizer was saved under another plan{which}: {change}. The schedule of the "
-            f"code holds from here on",
-            UserWarning,
-            stacklevel=2,
+            f"code holds from here on"
         )
 
 

@@ -17,7 +17,6 @@ attachment ends, upon which brainstate traces the program again.
 import dataclasses
 import functools
 import sys
-import warnings
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -28,7 +27,7 @@ import jax
 from brainstate import State, TraceContextError
 from braintools.optim import OptaxOptimizer, OptimState
 
-from brainsched import _arguments, _tracking, _upstream
+from brainsched import _arguments, _check, _tracking, _upstream
 from brainsched._scheduled_group import ScheduledGroup
 from brainsched._types import Array
 
@@ -226,11 +225,9 @@ def attach(scheduler: "LRScheduler", optimizer: OptaxOptimizer) -> None:
     having = scheduler._with_groups(groups, bases, held)
 
     if former is not None and not _upstream.is_under_construction(former.optimizer):
-        warnings.warn(
+        _check.warn(
             f"{type(scheduler).__name__} moves to another optimizer, with its epoch and rates. "
-            f"The former one, {plain_name(former.optimizer)}, keeps the rates that it has",
-            UserWarning,
-            stacklevel=3,
+            f"The former one, {plain_name(former.optimizer)}, keeps the rates that it has"
         )
         _follow(former.optimizer, *_constant(former.optimizer))
     _warn_of_default_rate(scheduler, optimizer)
@@ -303,12 +300,10 @@ def _warn_of_default_rate(scheduler: "LRScheduler", optimizer: OptaxOptimizer) -
     default, present = scheduler.base_lrs[0], optimizer.base_lr
     name = _arguments.base_lr_left_out(scheduler)
     if name is not None and not isinstance(present, jax.Array) and present != default:
-        warnings.warn(
+        _check.warn(
             f"{type(scheduler).__name__} was not given a base rate, and has its default of "
             f"{default}, which takes the place of the rate of {plain_name(optimizer)}: give it "
-            f"{name}={present}",
-            UserWarning,
-            stacklevel=4,
+            f"{name}={present}"
         )
 
 

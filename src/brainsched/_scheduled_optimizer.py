@@ -2,7 +2,6 @@
 
 import functools
 import types
-import warnings
 from collections.abc import Mapping
 from typing import Any, NoReturn
 
@@ -10,7 +9,7 @@ import jax
 from brainstate import State
 from braintools.optim import OptaxOptimizer
 
-from brainsched import _tracking, _upstream
+from brainsched import _check, _tracking, _upstream
 from brainsched._param_groups import (
     Attachment,
     Unwritten,
@@ -100,13 +99,11 @@ class ScheduledOptimizer(OptaxOptimizer):
         own_rate(self, group)
         self.param_groups[group].given_lr = given
         if group == 1 and not _upstream.trains_as_added_groups_do(self, self._plain_class):
-            warnings.warn(
+            _check.warn(
                 f"braintools 0.3.0 trains every group that is added by Adam, with Adam's defaults: "
                 f"this {plain_name(self)} trains its first group alone. To train all by one "
                 f"algorithm, register all parameters at once in braintools.optim.OptaxOptimizer("
-                f"tx=...), with brainsched.scale_by_scheduler for the rates of groups",
-                UserWarning,
-                stacklevel=2,
+                f"tx=...), with brainsched.scale_by_scheduler for the rates of groups"
             )
 
     def step(self, *args: Any, **kwargs: Any) -> Any:
@@ -123,12 +120,10 @@ class ScheduledOptimizer(OptaxOptimizer):
             len(self.param_groups) == 1 or self.opt_state.value is not before
         ):
             attachment.rate_was_read = True
-            warnings.warn(
+            _check.warn(
                 f"{plain_name(self)} does not read its learning rate from the scheduler: its "
                 f"transformation was built with a rate of its own, which it keeps whatever "
-                f"{type(attachment.scheduler).__name__} says",
-                UserWarning,
-                stacklevel=2,
+                f"{type(attachment.scheduler).__name__} says"
             )
         return result
 

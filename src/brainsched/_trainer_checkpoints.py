@@ -11,7 +11,7 @@ from typing import Any
 from braintools.file import InvalidCheckpointPath, msgpack_from_state_dict, msgpack_load
 from braintools.trainer import EarlyStopping, ModelCheckpoint
 
-from brainsched import _upstream
+from brainsched import _check, _upstream
 from brainsched._trainer_steps import schedulers_of
 
 # Where a checkpoint of the Trainer has what is ours.
@@ -156,11 +156,9 @@ def newest(folders: list[Path]) -> tuple[Path, dict[str, Any]] | None:
         if found:
             path, checkpoint = max(found, key=lambda entry: entry[1][ENTRY]["epochs_done"])
             if refused:
-                warnings.warn(
+                _check.warn(
                     f"passed over {', '.join(refused)}, to resume from {path.name}, the newest "
-                    f"checkpoint that is whole",
-                    UserWarning,
-                    stacklevel=2,
+                    f"checkpoint that is whole"
                 )
             return path, checkpoint
     if paths:

@@ -73,7 +73,7 @@ class ExponentialDecayLR(LRScheduler):
     staircase : bool
         Whether the exponent is rounded down, so that the rate changes in steps.
     end_value : float, optional
-        The lowest rate with a ``decay_rate`` below 1, the highest with one above 1.
+        The lowest rate with a ``decay_rate`` below 1, else the highest.
     last_epoch : int
         The epoch to begin at.
 
@@ -123,6 +123,6 @@ class ExponentialDecayLR(LRScheduler):
         rates = base_lrs * factors
         if self.end_value is not None and self.decay_rate < 1:
             return xp.maximum(rates, self.end_value)
-        if self.end_value is not None and self.decay_rate > 1:
+        if self.end_value is not None:
             return xp.minimum(rates, self.end_value)
         return xp.minimum(rates, _check.LARGEST_RATE)
