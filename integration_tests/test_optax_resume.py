@@ -177,6 +177,11 @@ def test_an_argument_behind_the_epoch_that_it_begins_at_belongs_to_the_plan():
         check_resumed(state, Shifted())
 
 
+def test_one_update_an_epoch_is_no_staircase():
+    _, state = trained(plan(), 3)
+    check_resumed(state, plan(), steps_per_epoch=1, staircase=True)
+
+
 def test_an_argument_that_is_no_number_is_named_without_its_value():
     _, state = trained(plan(), 3)
     with pytest.warns(UserWarning, match=r"base_lr changed"):

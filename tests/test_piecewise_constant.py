@@ -265,3 +265,9 @@ def test_values_over_a_base_rate_that_was_not_given_are_warned_of():
 def test_multipliers_are_not_warned_of(base_lr, values):
     assert PiecewiseConstantSchedule(base_lr, [30, 60], values).base_lrs
     assert jax.jit(lambda b: PiecewiseConstantSchedule(b, [30, 60], values).lr_at(0))(0.1).size
+
+
+def test_rows_of_one_column_are_stages_of_one_group():
+    scheduler = PiecewiseConstantSchedule(0.5, [1], [[1.0], [0.25]])
+    assert scheduler.lr_at([0, 1]).tolist() == [[0.5], [0.125]]
+    assert scheduler.max_groups == 1

@@ -221,12 +221,12 @@ def test_the_plot_has_the_curves_and_the_suggestion():
     ("losses", "limits"),
     [
         # A twentieth of what is between the lowest and the highest beyond both.
-        ([5.0, 4.0, 3.0, 1.0, 2.0, 900.0], (0.8, 5.2)),
+        ([4.0, 4.0, 5.0, *[4.0] * 14, 3.0, 1.0, 900.0], (0.8, 5.2)),
         ([2.0] * 20, (1.0, 3.0)),
     ],
 )
 def test_the_plot_shows_the_losses_that_matter(losses, limits):
-    smoothed = np.clip(losses, 1.0, 5.0)
+    smoothed = np.clip(losses, 1.0, 4.0)
     curve = RangeTest(np.geomspace(1e-3, 1, len(losses)), np.array(losses), smoothed, False)
     np.testing.assert_allclose(curve.plot().get_ylim(), limits, rtol=1e-6)
 
@@ -237,6 +237,8 @@ def test_a_curve_equals_itself_alone_and_cannot_be_changed():
     assert curve != dataclasses.replace(curve)
     with pytest.raises(dataclasses.FrozenInstanceError):
         curve.diverged = True
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        curve.suggest().rate = 0.1
 
 
 @pytest.mark.parametrize("function", [lr_range_test, lr_range_test_optax])

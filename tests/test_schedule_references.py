@@ -12,6 +12,7 @@ import numpy as np
 import optax
 import pytest
 
+import brainsched
 from brainsched.schedules.composition import SequentialLR
 from brainsched.schedules.cosine import (
     CosineAnnealingLR,
@@ -516,6 +517,57 @@ def test_parameters_and_their_order_and_defaults_are_those_of_braintools(name):
     ours = parameters(OURS[name])
     assert ours[: len(theirs)] == theirs
     assert [n for n, default, _ in ours[len(theirs) :] if default is inspect.Parameter.empty] == []
+
+
+DEFAULTS: dict[Any, dict[str, Any]] = {
+    WSD: {
+        "base_lr": 1e-3,
+        "warmup_steps": 1000,
+        "stay_steps": 8000,
+        "decay_steps": 1000,
+        "warmup_start_lr": 0.0,
+        "eta_min": 0.0,
+        "decay_strategy": "linear",
+        "cycles": 1,
+    },
+    InverseSqrtLR: {
+        "base_lr": 1e-3,
+        "warmup_steps": 1000,
+        "timescale": None,
+        "warmup_start_lr": 0.0,
+    },
+    InverseTimeDecayLR: {
+        "base_lr": 1e-3,
+        "decay_steps": 1000,
+        "decay_rate": 1.0,
+        "staircase": False,
+    },
+    LambdaLR: {},
+    PiecewiseLinearSchedule: {},
+    brainsched.PerUpdate: {"staircase": False},
+    brainsched.Branch: {"end_lr": None, "strategy": "linear"},
+    brainsched.Extension: {},
+}
+
+
+@pytest.mark.parametrize("cls", DEFAULTS)
+def test_defaults_of_schedules_that_braintools_lacks(cls):
+    found = {
+        name: parameter.default
+        for name, parameter in inspect.signature(cls).parameters.items()
+        if parameter.default is not parameter.empty
+    }
+    assert found == DEFAULTS[cls] | {"last_epoch": 0}
+
+
+def test_every_schedule_has_its_defaults_tested():
+    elsewhere = {brainsched.PiecewiseConstantSchedule, brainsched.ReduceLROnPlateau}
+    without = {brainsched.SequentialLR, brainsched.ChainedScheduler}
+    found = (getattr(brainsched, name) for name in brainsched.__all__)
+    schedules = {
+        cls for cls in found if isinstance(cls, type) and issubclass(cls, brainsched.LRScheduler)
+    }
+    assert schedules - {brainsched.LRScheduler} == {*OURS.values(), *DEFAULTS} | elsewhere | without
 
 
 @pytest.mark.parametrize("name", OURS)
