@@ -1,4 +1,4 @@
-"""The Python code of the README and of each guide runs, and prints what its comments say."""
+"""The Python code of the README and of the pages of the site runs, and prints what it says."""
 
 import ast
 import re
@@ -8,7 +8,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
-PAGES = [README, *sorted((ROOT / "docs" / "guides").glob("*.md"))]
+PAGES = [README, ROOT / "docs" / "index.md", *sorted((ROOT / "docs" / "guides").glob("*.md"))]
 BLOCK = re.compile(r"^```python\n(.*?)^```", re.DOTALL | re.MULTILINE)
 
 
