@@ -205,3 +205,10 @@ def test_a_base_rate_of_one_is_no_number_of_epochs():
 
 def test_multipliers_of_zero_alone_are_no_rates():
     assert PiecewiseConstantSchedule(values=[0.0], boundaries=[]).lr_at(0).item() == 0.0
+
+
+def test_the_largest_float32_is_a_rate():
+    largest = float(np.finfo(np.float32).max)
+    assert PiecewiseConstantSchedule(largest, [], [1.0]).lr_at(0).item() == largest
+    with pytest.raises(ValueError, match=r"base_lr must be at most 3\.403e\+38"):
+        PiecewiseConstantSchedule(largest * 1.001, [], [1.0])

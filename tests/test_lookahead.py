@@ -36,6 +36,16 @@ def test_a_stage_begins_at_its_boundary_wherever_the_evaluated_epochs_end(bounda
         scheduler.step()
 
 
+@pytest.mark.parametrize("epoch", [1, 127, 128, 129, 256])
+def test_a_stage_of_one_epoch_has_its_rate_wherever_the_evaluated_epochs_end(epoch):
+    scheduler = PiecewiseConstantSchedule(0.5, [epoch, epoch + 1], [1.0, 0.25, 1.0])
+    rates = []
+    for _ in range(300):
+        rates += scheduler.applied_rates
+        scheduler.step()
+    assert rates == [0.125 if at == epoch else 0.5 for at in range(300)]
+
+
 def test_a_rate_that_stays_is_the_very_same_array():
     scheduler = PiecewiseConstantSchedule(0.5, [400], [1.0, 0.5])
     first = scheduler.get_lr()[0]

@@ -55,7 +55,10 @@ def test_it_draws_where_it_is_told():
 )
 def test_rates_that_span_decades_are_drawn_on_a_logarithmic_axis(values, scale):
     scheduler = PiecewiseConstantSchedule(1.0, list(range(1, len(values))), values)
-    assert scheduler.plot(5).get_yscale() == scale
+    ax = scheduler.plot(5)
+    assert ax.get_yscale() == scale
+    if 0.0 in values:
+        assert ax.get_ylim()[0] == 0
 
 
 @pytest.mark.parametrize(

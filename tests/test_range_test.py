@@ -201,6 +201,14 @@ def test_a_curve_that_suggests_nothing_says_why_and_can_be_drawn(losses, message
     assert len(curve.plot().lines) == 2
 
 
+def test_five_steps_are_enough_to_read_a_rate_from():
+    # Of eleven steps, the first one and the last five are left out.
+    suggestion = curve_of(np.linspace(3, 1, 11)).suggest()
+    assert 1e-4 * 10**0.1 < suggestion.rate < 1e-4 * 10**0.5
+    with pytest.raises(ValueError, match="diverged after 10 steps"):
+        curve_of(np.linspace(3, 1, 10)).suggest()
+
+
 def test_an_unknown_method_is_refused():
     with pytest.raises(ValueError, match="method must be one of 'valley', 'steepest'"):
         curve_of(np.linspace(3, 1, 40)).suggest("minimum")
