@@ -286,6 +286,11 @@ def known_equivalents() -> set[str]:
     }
 
 
+def change(item: WorkItem, result: WorkResult) -> str:
+    """Return what was changed, as :func:`known_equivalents` has it."""
+    return f"{module(item.mutations[0])}\n{result.diff.partition(chr(10))[2]}"
+
+
 def rows(items: Sequence[WorkItem], results: dict[str, WorkResult]) -> Iterator[str]:
     """Yield the lines of a table of the outcomes by file, and what survived."""
     counts: dict[str, Counter[str]] = defaultdict(Counter)
@@ -295,13 +300,12 @@ def rows(items: Sequence[WorkItem], results: dict[str, WorkResult]) -> Iterator[
         result = results.get(item.job_id)
         outcome = "not run"
         if result is not None:
-            change = f"{module(item.mutations[0])}\n{result.diff.partition(chr(10))[2]}"
             if result.test_outcome == TestOutcome.KILLED:
                 outcome = "killed"
             elif result.output.startswith(NO_ANSWER):
                 outcome = "endless"
             else:
-                outcome = "equivalent" if change in equivalents else "survived"
+                outcome = "equivalent" if change(item, result) in equivalents else "survived"
         for name in (module(item.mutations[0]), "all"):
             counts[name]["mutants"] += 1
             counts[name][outcome] += 1
@@ -365,11 +369,14 @@ def main() -> None:
                 f"{len(killers)} tests killed; of them, {failure or 'none'} fails without a change"
             )
             return
+        equivalents = known_equivalents()
         end = time.monotonic() + 60 * given.minutes
         for item in items[part - 1 :: parts]:
             result = results.get(item.job_id)
             survived = result is not None and result.test_outcome == TestOutcome.SURVIVED
             if not named(item, given.only) or survived != given.again or (result and not survived):
+                continue
+            if survived and change(item, result) in equivalents:
                 continue
             if time.monotonic() > end:
                 break

@@ -131,6 +131,27 @@ def test_a_scheduler_of_braintools_that_another_optimizer_has_too_goes_on_there(
     assert moved(other, other.param_groups[0]["params"]) == [other.current_lr] == [0.75]
 
 
+@pytest.mark.parametrize("compiled", [False, True], ids=["host", "jit"])
+def test_a_rate_without_a_state_is_not_reported_and_a_warning_says_so_once(compiled):
+    optimizer, weights = trained_by(optax.sgd(StepLR(0.5, 1, 0.5).as_optax()))
+    step = jit(optimizer.step) if compiled else optimizer.step
+    message = (
+        r"OptaxOptimizer trains at the rate of StepLR.as_optax\(\).*current_lr, 0.001: .*"
+        r"scale_by_scheduler"
+    )
+    with pytest.warns(UserWarning, match=message):
+        assert moved(optimizer, weights, step) == [0.5]
+    assert moved(optimizer, weights, step) == [0.25]
+
+
+def test_other_values_and_schedulers_that_are_reported_are_no_reason_to_warn():
+    decay = optax.add_decayed_weights(StepLR(0.5, 1, 0.5).as_optax())
+    optimizer, weights = trained_by(optax.chain(decay, halving()))
+    assert moved(optimizer, weights) == [reported(optimizer)] == [0.5]
+    state = optax.sgd(rate := StepLR(0.5).as_optax()).init(jnp.ones(2))
+    optax.sgd(rate).update(jnp.ones(2), state)
+
+
 def test_the_scale_is_reported_too():
     optimizer, weights = trained_by(halving())
     optimizer.opt_state.value.hyperparams["learning_rate_scale"] = jnp.float32(0.25)

@@ -1,4 +1,4 @@
-"""What an optimizer of braintools reports whose transformation has ``scale_by_scheduler`` in it.
+"""What an optimizer of braintools reports whose transformation has a rate of ours in it.
 
 braintools 0.3.0 reports the rate that the optimizer was built with, by default 0.001, of which the
 transformation knows nothing. The rates that are applied stand in the transformation's state.
@@ -9,7 +9,7 @@ from typing import Any
 
 from braintools.optim import ConstantLR, OptaxOptimizer
 
-from brainsched import _upstream
+from brainsched import _check, _upstream
 from brainsched._param_groups import attachment_of
 
 
@@ -33,6 +33,24 @@ def report_applied_rate(read: Callable[[Any], Any]) -> None:
         _upstream.give_a_scheduler_of_its_own(optimizer)
         rates = _upstream.rates_state(_upstream.scheduler_of(optimizer))
         _upstream.ShownState.take_over(rates, optimizer, lambda of: [rate(of)], _refuse)
+
+
+def warned_that_another_rate_is_reported(name: str) -> bool:
+    """Warn if a step of an optimizer asks for the rate of a ``name`` now; say whether it did.
+
+    That rate has no state, and so the optimizer cannot report it.
+    """
+    optimizer = _upstream.plain_optimizer_in("step")
+    if optimizer is None or attachment_of(optimizer) is not None:
+        return False  # with a scheduler of ours, a warning says that its rate is not read
+    if not _upstream.called_for_the_learning_rate():
+        return False
+    _check.warn(
+        f"{type(optimizer).__name__} trains at the rate of {name}.as_optax(), which is in its "
+        f"transformation, and reports another as current_lr, {optimizer.base_lr}: chain "
+        f"scale_by_scheduler in the place of a rate, which is reported"
+    )
+    return True
 
 
 def _refuse(optimizer: OptaxOptimizer) -> None:

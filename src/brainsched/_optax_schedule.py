@@ -13,6 +13,7 @@ from jaxtyping import Float
 from brainsched import _arguments, _check, _config, _foreign_calls
 from brainsched._base import LRScheduler
 from brainsched._optax_groups import GroupNumbers
+from brainsched._optax_in_braintools import warned_that_another_rate_is_reported
 from brainsched._types import Array, Rate, epoch_dtype, largest_epoch
 from brainsched.schedules import _schedule_check
 from brainsched.schedules.per_update import PerUpdate
@@ -56,11 +57,14 @@ class OptaxSchedule:
         self._rates = Rates(scheduler, steps_per_epoch, staircase, last_epoch)
         hint = f". For epochs of {group} updates, write as_optax(steps_per_epoch={group})"
         self._group = self._rates.groups.one("group", group, hint)
+        self._warned = False
         if not is_given:
             _warn_if_groups_differ(scheduler, len(self._rates.groups))
 
     def __call__(self, count: Any) -> Array:
         """Return the rate after ``count`` updates."""
+        if not self._warned:
+            self._warned = warned_that_another_rate_is_reported(self.__name__)
         first = self._rates.first_count
         count = _count(count)
         if first:  # at the largest count it stays, as 1 more wraps

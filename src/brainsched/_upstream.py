@@ -89,6 +89,13 @@ def optax_wants_a_positive_rate() -> bool:
     return False
 
 
+def called_for_the_learning_rate() -> bool:
+    """Whether optax is the caller, for what its ``scale_by_learning_rate`` was given."""
+    package, frame = next(_callers(), ("", None))
+    name = "scale_by_learning_rate.<locals>.<lambda>"
+    return package == "optax" and frame is not None and frame.f_code.co_qualname == name
+
+
 def called_by_a_plain_optimizer() -> bool:
     """Whether an optimizer that follows no scheduler of ours is asking for the latest rates.
 
