@@ -15,6 +15,7 @@ import pytest
 from flax import nnx
 
 from brainsched import (
+    ExponentialDecayLR,
     Extension,
     LambdaLR,
     LRScheduler,
@@ -183,6 +184,14 @@ def test_one_update_an_epoch_is_no_staircase():
 
 
 def test_an_argument_that_is_no_number_is_named_without_its_value():
+    bounded, unbounded = (
+        ExponentialDecayLR(0.5, 10, 0.5, end_value=0.25),
+        ExponentialDecayLR(0.5, 10, 0.5),
+    )
+    for before, after in [(bounded, unbounded), (unbounded, bounded)]:
+        _, state = trained(before, 3, {"*": 0})
+        with pytest.warns(UserWarning, match=r"another plan: end_value changed"):
+            check_resumed(state, after)
     _, state = trained(plan(), 3)
     with pytest.warns(UserWarning, match=r"base_lr changed"):
         check_resumed(state, plan(base_lr=(0.5, 0.125)))
