@@ -446,6 +446,18 @@ def test_a_schedule_with_a_function_is_saved_by_the_functions_name():
     assert rebuilt.lr_at(3).item() == 0.0625
 
 
+def test_a_config_that_was_rounded_to_float32_is_no_change_and_its_neighbour_is_one():
+    gamma = 0.5 * (1 + 0.99 * 2**-24)  # almost half of the way to the next float32
+    scheduler = brainsched.StepLR(0.5, gamma=gamma)
+    state = scheduler.state_dict()
+    state["config"]["gamma"] = float(np.float32(gamma))
+    assert state["config"]["gamma"] == 0.5
+    scheduler.load_state_dict(state)  # without a warning
+    state["config"]["gamma"] = 0.5 * (1 + 2**-23)
+    with pytest.warns(UserWarning, match="gamma changed"):
+        brainsched.StepLR(0.5, gamma=0.5).load_state_dict(state)
+
+
 def test_signature_is_the_constructors():
     theirs = inspect.signature(braintools.optim.PiecewiseConstantSchedule.__init__).parameters
     ours = inspect.signature(PiecewiseConstantSchedule).parameters
