@@ -119,7 +119,7 @@ def test_parts_of_compositions_have_milestones_in_updates():
 
 def test_stepped_once_an_update_by_an_optimizer_on_the_host_and_compiled():
     scheduler = PerUpdate(WarmupScheduler([1.0, 0.5], 2), 4)
-    optimizer = braintools.optim.SGD(lr=scheduler)
+    optimizer = braintools.optim.Adam(lr=scheduler)
     optimizer.register_trainable_weights({"w": brainstate.ParamState(jnp.ones(2))})
     optimizer.add_param_group({"v": brainstate.ParamState(jnp.ones(2))})
     optimizer.add_param_group({"u": brainstate.ParamState(jnp.ones(2))}, lr=0.25)
