@@ -85,7 +85,7 @@ def register(cls: "type[LRScheduler]") -> None:
     register_graph_node_type(
         type=cls,
         flatten=_flatten,
-        set_key=_set_state,
+        set_key=lambda scheduler, name, state: scheduler.__dict__.update({name: state}),
         pop_key=lambda scheduler, name: scheduler.__dict__.pop(name),
         create_empty=_create_empty,
         clear=lambda scheduler: None,
@@ -100,7 +100,3 @@ def _flatten(scheduler: "LRScheduler") -> tuple[list[tuple[str, State]], _Bluepr
 def _create_empty(blueprint: _Blueprint) -> "LRScheduler":
     original = blueprint.scheduler
     return built(type(original).__new__(type(original)), attributes(original))
-
-
-def _set_state(scheduler: "LRScheduler", name: str, value: Any) -> None:
-    scheduler.__dict__[name] = value

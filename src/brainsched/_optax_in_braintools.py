@@ -40,11 +40,11 @@ def warned_that_another_rate_is_reported(name: str) -> bool:
 
     That rate has no state, and so the optimizer cannot report it.
     """
+    if not _upstream.called_for_the_learning_rate():
+        return False
     optimizer = _upstream.plain_optimizer_in("step")
     if optimizer is None or attachment_of(optimizer) is not None:
         return False  # with a scheduler of ours, a warning says that its rate is not read
-    if not _upstream.called_for_the_learning_rate():
-        return False
     _check.warn(
         f"{type(optimizer).__name__} trains at the rate of {name}.as_optax(), which is in its "
         f"transformation, and reports another as current_lr, {optimizer.base_lr}: chain "

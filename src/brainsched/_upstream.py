@@ -9,7 +9,8 @@ braintools     ``LRScheduler._current_lrs``, ``OptaxOptimizer._lr_scheduler`` an
                and what the Trainer's resumption overrides: ``Trainer._cleanup``, and
                ``_save_checkpoint`` and ``_remove_checkpoint`` of ``ModelCheckpoint`` (0.3.0)
 optax          ``scale_by_schedule.<locals>.update_fn``, the one function that asks a schedule for
-               a factor rather than a rate (0.2.5 to 0.2.8)
+               a factor rather than a rate, and ``scale_by_learning_rate.<locals>.<lambda>``, which
+               asks one for the rate (0.2.5 to 0.2.8)
 =============  ============================================================================
 """
 
@@ -91,9 +92,9 @@ def optax_wants_a_positive_rate() -> bool:
 
 def called_for_the_learning_rate() -> bool:
     """Whether optax is the caller, for what its ``scale_by_learning_rate`` was given."""
-    package, frame = next(_callers(), ("", None))
     name = "scale_by_learning_rate.<locals>.<lambda>"
-    return package == "optax" and frame is not None and frame.f_code.co_qualname == name
+    asking = (pkg == "optax" and frame.f_code.co_qualname == name for pkg, frame in _callers())
+    return next(asking, False)
 
 
 def called_by_a_plain_optimizer() -> bool:
