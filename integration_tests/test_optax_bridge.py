@@ -127,6 +127,8 @@ def test_a_count_beyond_31_bits_is_the_largest():
         assert jax.vmap(schedule)(jnp.full(2, count, jnp.uint32)).tolist() == [0.25, 0.25]
     later = PiecewiseConstantSchedule(0.5, [last], [1.0, 0.5], last_epoch=5).as_optax()
     assert later(last) == jax.jit(later)(last) == 0.25
+    latest = PiecewiseConstantSchedule(0.5, [last], [1.0, 0.5], last_epoch=last).as_optax()
+    assert latest(0) == jax.jit(latest)(0) == 0.25
 
 
 def test_a_schedule_has_a_name_a_repr_and_pickles():

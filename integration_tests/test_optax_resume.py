@@ -3,6 +3,7 @@
 import pickle
 import re
 import warnings
+import zlib
 from typing import Any, NamedTuple
 
 import flax.serialization
@@ -197,7 +198,7 @@ def test_an_argument_that_is_no_number_is_named_without_its_value():
         check_resumed(state, plan(base_lr=(0.5, 0.125)))
 
 
-@pytest.mark.parametrize("parts", [8, 9, 10, 11])
+@pytest.mark.parametrize("parts", [6, 7, 8, 9, 10, 11])
 def test_however_many_arguments_there_are_each_counts(parts):
     def chain(last):
         return SequentialLR(
@@ -206,9 +207,26 @@ def test_however_many_arguments_there_are_each_counts(parts):
         )
 
     _, state = trained(chain(0.5), 1, {"*": 0})
+    (saved,) = (inner.hyperparams["plan"] for inner in state if hasattr(inner, "hyperparams"))
+    assert saved.shape == (32,)
     check_resumed(state, chain(0.5))
     with pytest.warns(UserWarning, match=r"(gamma \(0.5 -> 0.25\)|further arguments) changed"):
         check_resumed(state, chain(0.25))
+
+
+def test_a_plan_is_written_as_later_versions_will_read_it():
+    def checksum(text):
+        return -1 - zlib.crc32(text.encode()) // 2**8
+
+    _, state = trained(plan(eta_min=0.125), 1, steps_per_epoch=10)
+    (saved,) = (inner.hyperparams["plan"] for inner in state if hasattr(inner, "hyperparams"))
+    of_class = (
+        '["WarmupCosineSchedule", "base_lr", "warmup_steps", "total_steps", '
+        '"warmup_start_lr", "eta_min", "last_epoch"]'
+    )
+    arguments = [checksum("[0.5, 0.25]"), 2, 10, 0, 0.125]
+    expected = [2, 10, 0, checksum(of_class), *arguments, *[0] * 23]
+    np.testing.assert_array_equal(saved, np.asarray(expected, np.float32))
 
 
 def test_epochs_that_are_stretched_in_either_way_are_one_plan():

@@ -524,7 +524,7 @@ def test_gradient_of_a_training_run_agrees_with_finite_differences(grad):
 
 def test_a_rate_on_a_device_is_the_entry_of_base_lr_if_it_is_that_very_array():
     given = jnp.asarray(0.2)
-    for lr, refused in ((given, False), (jnp.asarray(0.2), True)):
+    for lr, refused in ((given, False), (jnp.asarray(0.2), True), (0.2, True)):
         training = Training(PiecewiseConstantSchedule([0.1, given], [2, 4], STAGES))
         if refused:
             with pytest.raises(ValueError, match="give one of the two, or the same"):

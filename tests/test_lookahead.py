@@ -65,6 +65,7 @@ def test_epochs_that_have_not_come_yet_neither_warn_nor_raise():
             scheduler.step(50)
         assert scheduler.epoch == 49
         assert scheduler.get_last_lr() == inverse(49)
+    assert InverseLR(0.1, last_epoch=49).get_last_lr() == inverse(49)
 
 
 def test_it_steps_up_to_the_largest_epoch():

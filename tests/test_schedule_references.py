@@ -707,9 +707,12 @@ def test_the_end_of_a_long_cosine_keeps_its_digits():
     assert units_apart(naive, expected) > 10
 
 
-def test_powers_near_one_are_right_at_any_epoch():
-    gamma = 1 - 2**-26
-    scheduler = ExponentialLR(0.5, gamma)
+@pytest.mark.parametrize(
+    "scheduler",
+    [ExponentialLR(0.5, 1 - 2**-26), StepLR(0.5, 1, 1 - 2**-26)],
+    ids=["calculated", "looked-up"],
+)
+def test_powers_near_one_are_right_at_any_epoch(scheduler):
     asked = np.random.default_rng(0).integers(0, LAST, 2000).astype(np.int32)
     expected = rounded([[0.5 * math.exp(int(t) * math.log1p(-(2**-26)))] for t in asked])
     on_host = scheduler.lr_at(asked)

@@ -452,6 +452,21 @@ class WrapsLR(LRScheduler):
         return base_lrs * sum(f(epoch) for f in self.functions)
 
 
+class NestsLR(LRScheduler):
+    def __init__(self, base_lr=0.1, stages=1, last_epoch=0):
+        self.stages = {"all": stages} if isinstance(stages, dict) else [stages]
+        super().__init__(base_lr, last_epoch)
+
+    def formula(self, epoch, base_lrs, xp):
+        return base_lrs
+
+
+class SwapsLR(NestsLR):
+    def __init__(self, base_lr=0.1, stages=(), last_epoch=0):
+        self.stages = tuple(stages.items()) if isinstance(stages, dict) else dict(stages)
+        LRScheduler.__init__(self, base_lr, last_epoch)
+
+
 class HalvesStepsLR(StepLR):
     def __init__(self, base_lr=0.1, step_size=8, gamma=0.1, last_epoch=0):
         super().__init__(base_lr, step_size // 2, gamma, last_epoch)
@@ -488,6 +503,11 @@ class NoisyLR(TwoArgumentsLR):
         (lambda: DoublesLR(0.1, 0.25, 3), r"changes gamma before it keeps it: .* from 0.5 "),
         (DoublesTheRateLR, r"changes base_lr .*built again from 0.2 \(float\), it has 0.4"),
         (lambda: WrapsLR(0.1, [jnp.exp]), "changes functions before it keeps it"),
+        (NestsLR, r"changes stages before it keeps it: .* from \[1\] .*it has \[\[1\]\]"),
+        (lambda: NestsLR(0.1, {"a": 1}), r"changes stages .* it has \{'all': \{'all': \{'a': 1"),
+        (SwapsLR, r"changes stages before it keeps it: .* from \{\} .*it has \(\)"),
+        (lambda: SwapsLR(0.1, {"a": 1}), r"changes stages .* it has \{'a': 1\}"),
+        (lambda: SwapsLR(0.1, [("a", 1)]), r"changes stages .* it has \(\('a', 1\),\)"),
         (HalvesStepsLR, r"changes step_size .*from 4 \(int\), it has 2"),
         (GrowsLR, r"cannot be built again .*\(gamma must be a number in \(0, 1\], got 2.0\)"),
         (DropsTheEpochLR, "does not pass last_epoch on: with last_epoch=1 it begins at 0. End it"),
@@ -504,8 +524,17 @@ def test_a_class_that_would_be_rebuilt_as_another_schedule_is_refused(build, mes
 
 def test_a_class_may_bring_its_arguments_into_a_form_that_stays():
     class TidyLR(LRScheduler):
-        def __init__(self, base_lr=0.1, milestones=(2, 1), mode="A", names=None, last_epoch=0):
+        def __init__(
+            self,
+            base_lr=0.1,
+            milestones=(2, 1),
+            stages=((1,), (2, 3)),
+            mode="A",
+            names=None,
+            last_epoch=0,
+        ):
             self.milestones = sorted(milestones)
+            self.stages = [list(stage) for stage in stages]
             self.mode = mode.lower()
             self.names = {"a": np.arange(3), "b": None} if names is None else names
             super().__init__(base_lr, last_epoch)
