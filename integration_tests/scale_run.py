@@ -3,8 +3,9 @@
     XLA_FLAGS=--xla_force_host_platform_device_count=8 python integration_tests/scale_run.py FOLDER
 
 Prints a JSON object: the collective operations of the step's program with the schedule and
-without, the bytes of the scheduler's States, and the bytes that Orbax writes of a value of 4 MB
-that every device holds.
+without, the bytes of the scheduler's States, the bytes that Orbax writes of a value of 4 MB that
+every device holds, and what is said of the rates of 8 runs, split among the devices, of which one
+is negative.
 """
 
 import json
@@ -59,6 +60,20 @@ def bytes_written(folder: Path) -> int:
     return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
 
 
+def complaint_of_rates_that_are_split() -> str:
+    """Set the rates of a sweep, a run on each device, and return the error."""
+    split = NamedSharding(mesh, PartitionSpec("data"))
+    rates = np.full(jax.device_count(), 0.5, np.float32)
+    scheduler = brainsched.StepLR(0.5)
+    scheduler.current_lrs.value = [jax.device_put(rates, split)]
+    rates[-1] = -0.5
+    try:
+        scheduler.current_lrs.value = [jax.device_put(rates, split)]
+    except ValueError as error:
+        return str(error)
+    return "none"
+
+
 if __name__ == "__main__":
     base_lrs = [0.1] * GROUPS
     schedule = brainsched.WarmupCosineSchedule(base_lrs, 5, 90)
@@ -68,5 +83,6 @@ if __name__ == "__main__":
         "without": collectives(brainsched.ConstantLR(base_lrs, 1.0, 0), stepped=False),
         "bytes": sum(np.asarray(leaf).nbytes for leaf in jax.tree.leaves(states)),
         "written": bytes_written(Path(sys.argv[1])),
+        "complaint": complaint_of_rates_that_are_split(),
     }
     print(json.dumps(result))

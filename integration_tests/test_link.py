@@ -840,6 +840,19 @@ def test_a_transformation_that_reads_the_applied_rates_itself_is_no_cause_for_a_
     assert moved(optimizer) == 0.25
 
 
+def test_a_transformation_that_reads_each_rate_of_a_replaced_scheduler_of_braintools_gets_ours():
+    theirs = braintools.optim.StepLR(0.75)
+    tx = optax.scale_by_schedule(lambda count: -sum(theirs.current_lrs.value))
+    optimizer = braintools.optim.OptaxOptimizer(tx=tx, lr=theirs)
+    first, second = parameter(), parameter()
+    optimizer.register_trainable_weights({"a": first})
+    optimizer.add_param_group({"b": second}, lr=0.125)
+    StepLR(0.25).attach_optimizer(optimizer)
+    before = first.value
+    optimizer.step({"a": jnp.ones(2), "b": jnp.ones(2)})
+    np.testing.assert_allclose(before - first.value, 0.25 + 0.125)
+
+
 def test_a_scheduler_that_is_used_alone_is_silent():
     attached = StepLR(0.5)
     optimizer = sgd(attached)

@@ -35,3 +35,7 @@ def test_its_states_are_one_count_and_a_rate_for_each_group(counted):
 
 def test_what_eight_devices_hold_is_written_once(counted):
     assert 0.8 * 2**22 < counted["written"] < 1.2 * 2**22
+
+
+def test_rates_that_are_split_among_devices_are_looked_at(counted):
+    assert counted["complaint"].startswith("current_lrs[0] must be finite and not negative, got [")

@@ -14,17 +14,17 @@ class Lengths(NamedTuple):
 
     Attributes
     ----------
-    epochs : int, optional
+    epochs : int or None
         How many epochs the whole run has.
-    steps_per_epoch : int, optional
+    steps_per_epoch : int or None
         How many optimizer steps, that is updates, make an epoch.
     in_steps : bool
         Whether lengths become steps, for a scheduler that is stepped once an update, or epochs.
     """
 
-    epochs: int | None = None
-    steps_per_epoch: int | None = None
-    in_steps: bool = False
+    epochs: int | None
+    steps_per_epoch: int | None
+    in_steps: bool
 
     def resolved(self, place: str, text: str) -> int | None:
         """Return the length that the text at ``place`` of a config says; None if it says none.

@@ -326,7 +326,7 @@ def bases_with(scheduler: "LRScheduler", group: int, lr: Any, bases: "Bases") ->
 
 def _given_rate(optimizer: OptaxOptimizer, group: int) -> Any:
     """Return the ``lr=`` that a group was added with, or None."""
-    if not 0 < group < len(optimizer.param_groups):
+    if group == 0:  # which is registered
         return None
     entry = optimizer.param_groups[group]
     if isinstance(entry, ScheduledGroup):
