@@ -461,10 +461,13 @@ class NestsLR(LRScheduler):
         return base_lrs
 
 
-class SwapsLR(NestsLR):
+class SwapsLR(LRScheduler):
     def __init__(self, base_lr=0.1, stages=(), last_epoch=0):
         self.stages = tuple(stages.items()) if isinstance(stages, dict) else dict(stages)
-        LRScheduler.__init__(self, base_lr, last_epoch)
+        super().__init__(base_lr, last_epoch)
+
+    def formula(self, epoch, base_lrs, xp):
+        return base_lrs
 
 
 class HalvesStepsLR(StepLR):
