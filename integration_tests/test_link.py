@@ -383,6 +383,7 @@ def test_an_optimizer_that_could_not_be_built_does_not_hold_its_scheduler():
 def test_the_type_of_an_optimizer_builds_a_plain_one_that_works():
     optimizer = sgd(StepLR(0.5))
     assert isinstance(optimizer, braintools.optim.SGD)
+    assert type(optimizer) is type(sgd(StepLR(0.25)))
     plain = type(optimizer)(lr=0.25, momentum=0.0)
     assert type(plain) is braintools.optim.SGD
     plain.register_trainable_weights({"a": parameter()})

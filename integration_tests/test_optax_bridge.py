@@ -473,6 +473,7 @@ def test_one_rate_of_several_that_differ_is_asked_for_by_its_group(scheduler):
 def test_one_rate_of_several_that_are_equal_is_that_of_them_all():
     assert brainsched.StepLR([0.5, 0.5]).as_optax()(0) == 0.5
     assert brainsched.StepLR({"body": 0.5, "head": 0.5}).as_optax()(0) == 0.5
+    assert PiecewiseConstantSchedule(0.5, [2], [[1.0], [0.0]]).as_optax()(0) == 0.5
 
 
 def test_a_schedule_of_optax_in_the_place_of_a_scheduler_is_told_how_to_become_one():

@@ -129,6 +129,7 @@ def test_bad_epoch_among_many_raises(epochs):
 
 def test_a_step_beyond_the_last_epoch_raises():
     scheduler = PiecewiseConstantSchedule(last_epoch=TOO_LATE - 1)
+    assert scheduler.lr_at(float(TOO_LATE - 1)).item() == scheduler.get_last_lr()[0]
     with pytest.raises(ValueError, match="last_epoch cannot go beyond 2147483647"):
         scheduler.step()
     assert scheduler.epoch == TOO_LATE - 1

@@ -54,6 +54,13 @@ def test_a_part_of_which_no_epoch_is_left_is_skipped():
     assert scheduler.lr_at(range(4)).ravel().tolist() == [0.25, 0.25, 0.125, 0.125]
 
 
+def test_the_last_part_runs_to_the_largest_epoch():
+    last = 2**31 - 1
+    parts = [ConstantLR(1.0, 1.0, 0), PiecewiseConstantSchedule(0.5, [last - 3], [1.0, 0.5])]
+    scheduler = SequentialLR(parts, milestones=[3])
+    assert scheduler.lr_at([last - 1, last]).ravel().tolist() == [0.5, 0.25]
+
+
 def test_sequence_in_a_compiled_loop_does_not_stay_at_its_first_rate():
     """braintools 0.3.0 catches the tracing error, drops it, and stays at the first rate."""
     scheduler = warmup_then_steps()

@@ -39,8 +39,10 @@ def test_the_groups_are_in_the_order_of_the_mapping():
 
 
 def test_a_long_mapping_is_shortened_where_it_is_shown():
-    scheduler = StepLR({f"layer {i}": 0.1 for i in range(9)})
-    assert "'layer 3': 0.1, ...}" in repr(scheduler)
+    for layers in (5, 9):
+        scheduler = StepLR({f"layer {i}": 0.1 for i in range(layers)})
+        assert "'layer 3': 0.1, ...}" in repr(scheduler)
+    assert "'layer 3': 0.1}" in repr(StepLR({f"layer {i}": 0.1 for i in range(4)}))
 
 
 @pytest.mark.parametrize(

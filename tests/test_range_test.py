@@ -209,6 +209,15 @@ def test_five_steps_are_enough_to_read_a_rate_from():
         curve_of(np.linspace(3, 1, 10)).suggest()
 
 
+def test_a_hundredth_of_the_fall_is_left_out_of_the_valley():
+    # It falls from 100 to 0, by 1 in the first of its 101 steps, or not before the last one.
+    even = [100.0] * 12 + list(np.arange(99.0, -1.0, -1.0)) + [0.0] * 6
+    assert "from 99 at rate" in curve_of(even).suggest().reason
+    late = [100.0] * 3 + list(100.0 - np.arange(1, 18) / 64) + [0.0] * 6
+    curve = curve_of(late)
+    assert curve.suggest().rate == curve.rates[-6]
+
+
 def test_an_unknown_method_is_refused():
     with pytest.raises(ValueError, match="method must be one of 'valley', 'steepest'"):
         curve_of(np.linspace(3, 1, 40)).suggest("minimum")

@@ -392,6 +392,8 @@ SMOOTH: list[Row] = [
     ),
     (OneCycleLR, one_cycle_lr, {"total_steps": 1000}, 1100),
     (OneCycleLR, one_cycle_lr, {"epochs": 7, "steps_per_epoch": 14}, 110),
+    (OneCycleLR, one_cycle_lr, {"epochs": 1, "steps_per_epoch": 98}, 110),
+    (OneCycleLR, one_cycle_lr, {"epochs": 98, "steps_per_epoch": 1}, 110),
     (OneCycleLR, one_cycle_lr, {"total_steps": 98, "anneal_strategy": "linear"}, 110),
     (
         OneCycleLR,

@@ -88,6 +88,8 @@ def test_its_dtype_is_that_of_a_rate():
         assert value(49).dtype == jax.jit(value)(49).dtype == np.float64
         assert value(49) == -1.0
         assert value(0) == 0.1
+    largest = float(np.finfo(np.float32).max)
+    assert ValueSchedule(CURVES[0], -largest, 0.0)(49) == np.float32(-largest)
 
 
 def test_it_is_read_at_the_position_of_a_scheduler_in_compiled_code():

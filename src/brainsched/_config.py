@@ -73,7 +73,7 @@ class _Repr(reprlib.Repr):
 
     def repr_FixedDict(self, x: Any, level: int) -> str:
         # repr_dict would sort the names, whose order is that of the param groups.
-        shown = [f"{key!r}: {self.repr1(value, level - 1)}" for key, value in x.items()]
+        shown = [f"{key!r}: {self.repr1(value, level)}" for key, value in x.items()]
         if len(shown) > self.maxdict:
             shown[self.maxdict :] = ["..."]
         return f"{{{', '.join(shown)}}}"
