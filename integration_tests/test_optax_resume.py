@@ -179,9 +179,12 @@ def test_an_argument_behind_the_epoch_that_it_begins_at_belongs_to_the_plan():
         check_resumed(state, Shifted())
 
 
-def test_one_update_an_epoch_is_no_staircase():
+def test_one_update_an_epoch_is_no_staircase_and_two_are():
     _, state = trained(plan(), 3)
     check_resumed(state, plan(), steps_per_epoch=1, staircase=True)
+    _, state = trained(plan(), 3, steps_per_epoch=2)
+    with pytest.warns(UserWarning, match=r"plan: staircase \(0 -> 1\) changed"):
+        check_resumed(state, plan(), steps_per_epoch=2, staircase=True)
 
 
 def test_an_argument_that_is_no_number_is_named_without_its_value():

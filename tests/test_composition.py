@@ -297,6 +297,10 @@ def test_a_warm_up_that_is_cut_short_is_warned_of(
             lambda: SequentialLR([InverseLR(), StepLR(0.01)], [5]),
             r"schedulers\[0\] .* default of 0.001, next to 0.01 of schedulers\[1\]",
         ),
+        (
+            lambda: SequentialLR([StepLR(0.1), StepLR(0.1), StepLR()], [5, 8]),
+            r"schedulers\[2\] .* default of 0.001, next to 0.1 of schedulers\[1\]",
+        ),
     ],
 )
 def test_a_base_rate_that_was_forgotten_is_warned_of(build, message):
