@@ -201,20 +201,20 @@ def test_an_argument_that_is_no_number_is_named_without_its_value():
         check_resumed(state, plan(base_lr=(0.5, 0.125)))
 
 
+@pytest.mark.parametrize("changed", [(0.25, 10, 0.5), (0.5, 9, 0.5), (0.5, 10, 0.25)])
 @pytest.mark.parametrize("parts", [6, 7, 8, 9, 10, 11])
-def test_however_many_arguments_there_are_each_counts(parts):
-    def chain(last):
-        return SequentialLR(
-            [StepLR(0.5, 10, decay) for decay in (*[0.5] * (parts - 1), last)],
-            list(range(10, 10 * parts, 10)),
-        )
+def test_however_many_arguments_there_are_each_counts(parts, changed):
+    def chain(*last):
+        each = [StepLR(0.5, 10, 0.5) for _ in range(parts - 1)]
+        return SequentialLR([*each, StepLR(*last)], list(range(10, 10 * parts, 10)))
 
-    _, state = trained(chain(0.5), 1, {"*": 0})
+    _, state = trained(chain(0.5, 10, 0.5), 1, {"*": 0})
     (saved,) = (inner.hyperparams["plan"] for inner in state if hasattr(inner, "hyperparams"))
     assert saved.shape == (32,)
-    check_resumed(state, chain(0.5))
-    with pytest.warns(UserWarning, match=r"(gamma \(0.5 -> 0.25\)|further arguments) changed"):
-        check_resumed(state, chain(0.25))
+    check_resumed(state, chain(0.5, 10, 0.5))
+    of_one = r"(base_lr|gamma) \(0.5 -> 0.25\)|step_size \(10 -> 9\)"
+    with pytest.warns(UserWarning, match=rf"({of_one}|further arguments) changed"):
+        check_resumed(state, chain(*changed))
 
 
 def test_a_plan_is_written_as_later_versions_will_read_it():

@@ -149,6 +149,8 @@ def test_traced_boundaries_raise():
         ("0.1", TypeError, r"current_lrs\[0\] must be a number, got '0.1'"),
         (True, TypeError, r"current_lrs\[0\] must be a number, got True"),
         (None, TypeError, r"current_lrs\[0\] must be a number, got None"),
+        (np.array(INF, np.float32), ValueError, r"current_lrs\[0\] must be finite"),
+        (np.array(-1, np.float32), ValueError, r"current_lrs\[0\] must be finite"),
     ],
 )
 def test_bad_rate_set_by_hand_raises_and_changes_nothing(result, error, message):

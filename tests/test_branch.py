@@ -329,6 +329,7 @@ BAD: list[Any] = [
     (rewarm, (OLD, 1, 1, 0.4), ValueError, "peak_lr must be at least the rate at epoch 1, .* 0.5"),
     (rewarm, (CyclicLR(0.1, 0.5, 4), 4, 4), ValueError, "0.5 in param group 0, got 0.1: .*Branch"),
     (Extension, (OLD, 5, 5, 9), ValueError, "after at, which is 5, got 5: .* use rewarm"),
+    (Extension, (OLD, 0, 0, 9), ValueError, "after at, which is 0, got 0: .* use rewarm"),
     (Extension, (OLD, 5, 9, 5), ValueError, "new_end must be an integer from 6 .*, got 5"),
     (Extension, ([OLD], 5, 9, 9), TypeError, "scheduler must be a scheduler of brainsched"),
 ]
@@ -338,6 +339,11 @@ BAD: list[Any] = [
 def test_bad_arguments_are_refused(build, arguments, error, message):
     with pytest.raises(error, match=message):
         build(*arguments)
+
+
+def test_a_way_may_be_level():
+    for build in (cooldown, rewarm):
+        assert build(OLD, 1, 2, 0.5).lr_at(range(4)).ravel().tolist() == [0.5] * 4
 
 
 def test_a_way_between_rates_that_are_traced_or_on_a_device_is_not_looked_at():

@@ -19,6 +19,7 @@ from brainsched import (
     LambdaLR,
     LinearLR,
     LRScheduler,
+    MultiStepLR,
     OneCycleLR,
     PiecewiseConstantSchedule,
     PolynomialLR,
@@ -52,6 +53,11 @@ def test_each_part_runs_from_its_own_epoch_zero():
 def test_a_part_of_which_no_epoch_is_left_is_skipped():
     scheduler = SequentialLR([ConstantLR(1.0, 0.5, 9), StepLR(0.25, 2, 0.5)], milestones=[0])
     assert scheduler.lr_at(range(4)).ravel().tolist() == [0.25, 0.25, 0.125, 0.125]
+
+
+def test_stages_are_those_of_the_parts_within_their_spans():
+    parts = [MultiStepLR(0.5, [1, 3, 5, 9]), MultiStepLR(0.5, [2, 4]), MultiStepLR(0.5, [7])]
+    assert SequentialLR(parts, [5, 9]).stage_boundaries == [1, 3, 5, 7, 9, 16]
 
 
 def test_the_last_part_runs_to_the_largest_epoch():

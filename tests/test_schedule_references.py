@@ -711,12 +711,18 @@ def test_the_end_of_a_long_cosine_keeps_its_digits():
 
 @pytest.mark.parametrize(
     "scheduler",
-    [ExponentialLR(0.5, 1 - 2**-26), StepLR(0.5, 1, 1 - 2**-26)],
-    ids=["calculated", "looked-up"],
+    [
+        ExponentialLR(0.5, 1 - 2**-26),
+        StepLR(0.5, 1, 1 - 2**-26),
+        ExponentialDecayLR(0.5, 1, 1 + 2**-26),
+        ExponentialDecayLR(0.5, 1, 1 + 2**-26, staircase=True),
+    ],
+    ids=["calculated", "looked-up", "calculated, rising", "looked-up, rising"],
 )
 def test_powers_near_one_are_right_at_any_epoch(scheduler):
+    logarithm = math.log1p(2**-26 if type(scheduler) is ExponentialDecayLR else -(2**-26))
     asked = np.random.default_rng(0).integers(0, LAST, 2000).astype(np.int32)
-    expected = rounded([[0.5 * math.exp(int(t) * math.log1p(-(2**-26)))] for t in asked])
+    expected = rounded([[0.5 * math.exp(int(t) * logarithm)] for t in asked])
     on_host = scheduler.lr_at(asked)
     assert units_apart(on_host, expected).max() <= 1
     np.testing.assert_array_equal(jax.jit(scheduler.lr_at)(asked), on_host)

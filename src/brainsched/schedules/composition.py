@@ -52,7 +52,7 @@ class Composition(LRScheduler):
         If the numbers of base rates, or the names of the groups, differ.
     """
 
-    def __init__(self, parts: Mapping[str, LRScheduler], last_epoch: int = 0) -> None:
+    def __init__(self, parts: Mapping[str, LRScheduler], last_epoch: int) -> None:
         for name, part in parts.items():
             if not isinstance(part, LRScheduler):
                 raise TypeError(
