@@ -29,6 +29,11 @@ def marks(ax) -> list[float]:
     return [line.get_xdata()[0] for line in ax.lines if line.get_linestyle() == "--"]
 
 
+def test_boundaries_are_marked_that_lie_within_the_plot():
+    scheduler = PiecewiseConstantSchedule(0.5, [0, 1, 9, 10, 11], [1.0, 1.0, 0.5, 1.0, 0.5, 1.0])
+    assert marks(scheduler.plot(10)) == [1, 9]
+
+
 def test_a_line_for_each_group_and_a_mark_for_each_boundary():
     scheduler = PiecewiseConstantSchedule([0.5, 0.25], [3, 6, 20], [1.0, 0.5, 0.25, 0.1])
     ax = scheduler.plot(10)
