@@ -142,6 +142,8 @@ def test_a_schedule_has_a_name_a_repr_and_pickles():
     for copied in (pickle.loads(pickle.dumps(schedule)), copy.deepcopy(schedule)):
         assert copied(100) == schedule(100) == scheduler.as_optax(1, 7)(100)
         assert repr(copied) == repr(schedule)
+    assert repr(scheduler.as_optax(1, 2)).endswith(".as_optax(group=1, steps_per_epoch=2)")
+    assert repr(scheduler.as_optax(0)).endswith(".as_optax()")
 
 
 def test_each_group_of_an_optimizer_has_its_schedule_and_none_sees_later_groups():

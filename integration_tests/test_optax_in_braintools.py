@@ -133,7 +133,11 @@ def test_a_scheduler_of_braintools_that_another_optimizer_has_too_goes_on_there(
 
 @pytest.mark.parametrize("compiled", [False, True], ids=["host", "jit"])
 def test_a_rate_without_a_state_is_not_reported_and_a_warning_says_so_once(compiled):
-    optimizer, weights = trained_by(optax.sgd(StepLR(0.5, 1, 0.5).as_optax()))
+    rate = StepLR(0.5, 1, 0.5).as_optax()
+    alone = optax.sgd(rate)  # where nothing reports a rate, in silence
+    alone.update(jnp.ones(2), alone.init(jnp.ones(2)))
+    assert rate(0) == 0.5
+    optimizer, weights = trained_by(optax.sgd(rate))
     step = jit(optimizer.step) if compiled else optimizer.step
     message = (
         r"OptaxOptimizer trains at the rate of StepLR.as_optax\(\).*current_lr, 0.001: .*"
