@@ -1,10 +1,10 @@
-"""Divisions of a user's formula that compiled code rounds as NumPy does.
+"""Divisions of a formula that compiled code rounds as NumPy does.
 
 XLA turns a division by a constant into a product with its reciprocal, which is off in the last
 place: ``49 * (1 / 49)`` is below 1, so that ``floor(epoch / 49)`` would change an epoch late in
-compiled code alone. Our own formulas multiply, or call ``schedules._quotient.quotient``.
-A user writes ``/`` and need not know; so the program that a formula is traced to is looked through,
-and the divisor of such a division is made to look as if it were no constant.
+compiled code alone. Whoever writes a formula writes ``/`` and need not know; so the program that a
+formula is traced to is looked through, and the divisor of such a division is made to look as if it
+were no constant.
 """
 
 from collections.abc import Callable, Sequence
@@ -89,6 +89,11 @@ def _evaluated(
 
 
 def _quotient(dividend: Any, divisor: Any) -> jax.Array:
+    """Divide by what the dividend selects, which is no constant of the compiler's.
+
+    The barrier keeps a dividend that is itself a constant from deciding that too early. Either
+    alone was seen to fail (jax 0.10.2, on a CPU).
+    """
     behind = jax.lax.optimization_barrier(dividend)
     is_number = behind == behind
     return jax.lax.div(dividend, jnp.where(is_number, divisor, jnp.ones_like(divisor)))

@@ -7,7 +7,6 @@ from typing import Any
 from brainsched._base import LRScheduler
 from brainsched._types import Epochs, LRs
 from brainsched.schedules import _schedule_check
-from brainsched.schedules._quotient import quotient
 from brainsched.schedules.composition import Composition
 
 
@@ -94,6 +93,6 @@ class Extension(Composition):
         since = xp.clip(epoch - self.at, 0.0, float(new_left))
         before = xp.minimum(epoch, float(self.at))
         after = xp.maximum(epoch - self.new_end, 0.0)
-        old_epoch = before + quotient(since * left, new_left, xp) + after
+        old_epoch = before + since * left / new_left + after
         (bases,) = base_lrs
         return self.scheduler.formula(old_epoch, bases, xp)

@@ -7,7 +7,6 @@ from typing import Any
 from brainsched._base import LRScheduler
 from brainsched._types import Epochs, LRs
 from brainsched.schedules import _schedule_check
-from brainsched.schedules._quotient import quotient
 from brainsched.schedules.composition import Composition
 
 
@@ -75,7 +74,7 @@ class PerUpdate(Composition):
 
     def formula(self, epoch: Epochs, base_lrs: Any, xp: ModuleType) -> LRs:
         """Evaluate the part at the quotient; see :meth:`LRScheduler.formula`."""
-        part_epoch = quotient(epoch, self.steps_per_epoch, xp)
+        part_epoch = epoch / self.steps_per_epoch
         if self.staircase:
             part_epoch = xp.floor(part_epoch)
         (bases,) = base_lrs
