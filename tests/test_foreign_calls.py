@@ -148,5 +148,7 @@ def test_a_number_of_epochs_in_the_place_of_the_rate_is_warned_of(build):
     with pytest.warns(UserWarning, match=message) as caught:
         build(30)
     assert caught[0].filename == __file__
+    with pytest.warns(UserWarning, match="base_lr=2 is a learning rate"):
+        build(2)
     build(30.0)
     build(1)

@@ -145,12 +145,13 @@ def test_the_place_of_a_length_is_named():
         from_config(PLAN, epochs=100)
 
 
+@pytest.mark.parametrize("key", ["class", "type"])
 @pytest.mark.parametrize("steps_per_epoch", [None, 10])
-def test_the_parts_of_what_is_stepped_per_update_are_in_epochs(steps_per_epoch):
+def test_the_parts_of_what_is_stepped_per_update_are_in_epochs(steps_per_epoch, key):
     """With its own ``steps_per_epoch``, which says it, or with the caller's."""
     own = {} if steps_per_epoch else {"steps_per_epoch": 10}
     cosine = {**WARMUP_COSINE, "warmup_steps": "5ep", "total_steps": "300st"}
-    stretched = {"class": "PerUpdate", "scheduler": cosine, "last_epoch": "2ep", **own}
+    stretched = {key: "PerUpdate", "scheduler": cosine, "last_epoch": "2ep", **own}
     config = {
         "class": "SequentialLR",
         "schedulers": [stretched, {"class": "ConstantLR", "base_lr": 0.001, "total_iters": "1ep"}],

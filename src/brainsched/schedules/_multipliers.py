@@ -27,7 +27,7 @@ def warn_if_rates(scheduler: LRScheduler, name: str, multipliers: Any, cure: str
     if any(isinstance(leaf, jax.Array) for leaf in [multipliers, *base_lrs]):
         return
     base, largest = np.float32(max(base_lrs)), np.float32(np.max(multipliers))
-    if base == 0 or largest in (0, 1):
+    if largest in (0, 1):
         return
     highest = np.max(np.asarray(base_lrs) * np.max(multipliers, axis=0))
     if base == largest:
