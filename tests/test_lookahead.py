@@ -68,6 +68,14 @@ def test_epochs_that_have_not_come_yet_neither_warn_nor_raise():
     assert InverseLR(0.1, last_epoch=49).get_last_lr() == inverse(49)
 
 
+def test_the_first_epochs_have_their_rates_in_float64_too():
+    with jax.enable_x64(True):
+        scheduler = PiecewiseConstantSchedule([0.3, 0.7], [1], [1.0, 0.25])
+        assert scheduler.get_last_lr() == [0.3, 0.7]
+        scheduler.step()
+        assert scheduler.get_last_lr() == [0.3 * 0.25, 0.7 * 0.25]
+
+
 def test_it_steps_up_to_the_largest_epoch():
     scheduler = PiecewiseConstantSchedule(0.5, [2**31 - 1], [1.0, 0.5], last_epoch=2**31 - 3)
     assert scheduler.get_last_lr() == [0.5]
