@@ -1,7 +1,9 @@
 """The link between a scheduler and an optimizer, as users come upon it."""
 
+import copy
 import functools
 import pathlib
+import pickle
 import re
 import sys
 import textwrap
@@ -852,6 +854,88 @@ def test_a_transformation_that_reads_each_rate_of_a_replaced_scheduler_of_braint
     before = first.value
     optimizer.step({"a": jnp.ones(2), "b": jnp.ones(2)})
     np.testing.assert_allclose(before - first.value, 0.25 + 0.125)
+
+
+def rebuilt(scheduler):
+    return type(scheduler)(scheduler.base_lr, scheduler.step_size, scheduler.gamma)
+
+
+def through_config(scheduler):
+    return brainsched.from_config(scheduler.config)
+
+
+def through_pickle(scheduler):
+    return pickle.loads(pickle.dumps(scheduler))
+
+
+@pytest.mark.parametrize("compiled", [False, True], ids=["host", "jit"])
+@pytest.mark.parametrize("again", [rebuilt, through_config, through_pickle, copy.deepcopy])
+def test_stepping_a_copy_of_the_scheduler_that_trains_warns_once(again, compiled):
+    scheduler = StepLR(0.5, 1, 0.5)
+    optimizer = sgd(scheduler)
+    scheduler = again(scheduler)
+    message = r"no optimizer follows this StepLR.*SGD follows another one of the same arguments"
+
+    def train_step():
+        optimizer.step({"a": jnp.ones(2)})
+        scheduler.step()
+
+    train_step = jit(train_step) if compiled else train_step
+    with pytest.warns(UserWarning, match=message):
+        train_step()
+    train_step()
+    assert scheduler.get_last_lr() == [0.125]
+    assert moved(optimizer) == optimizer.current_lr == 0.5
+
+
+def test_a_copy_is_silent_before_the_training_and_where_both_are_stepped():
+    scheduler = StepLR(0.5, 1, 0.5)
+    optimizer, preview = sgd(scheduler), copy.deepcopy(scheduler)
+    preview.step()
+    moved(optimizer)
+    scheduler.step()
+    copy.deepcopy(scheduler).step()
+    assert moved(optimizer) == 0.25
+
+
+class Experiment:
+    """Has its optimizer, and a scheduler that was never attached."""
+
+    def __init__(self, optimizer):
+        self.optimizer = optimizer
+        self.optimizer.register_trainable_weights({"a": parameter()})
+        self.scheduler = StepLR(0.125, 1, 0.5)
+
+    def train(self):
+        self.optimizer.step({"a": jnp.ones(2)})
+        self.scheduler.step()
+
+
+@pytest.mark.parametrize(
+    ("build", "message"),
+    [
+        (lambda: braintools.optim.SGD(lr=0.5), r"SGD was built with a rate of its own, 0\.5"),
+        (
+            lambda: braintools.optim.OptaxOptimizer(tx=optax.sgd(0.5)),
+            "the transformation of OptaxOptimizer does not ask it for the rate",
+        ),
+    ],
+)
+def test_an_attachment_that_was_forgotten_in_an_object_is_warned_of(build, message):
+    experiment = Experiment(build())
+    with pytest.warns(UserWarning, match=message):
+        experiment.train()
+    experiment.train()
+    assert moved(experiment.optimizer) == 0.5
+
+
+def test_a_transformation_that_only_a_step_can_run_is_not_judged():
+    tx = optax.chain(optax.contrib.reduce_on_plateau(), optax.sgd(0.5))
+    optimizer = braintools.optim.OptaxOptimizer(tx=tx)
+    optimizer.register_trainable_weights({"a": parameter()})
+    scheduler = StepLR(0.125)
+    scheduler.step()
+    assert scheduler.optimizer is None
 
 
 def test_a_scheduler_that_is_used_alone_is_silent():

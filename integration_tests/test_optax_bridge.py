@@ -107,6 +107,19 @@ def test_the_epoch_that_the_scheduler_was_built_with_is_where_both_ways_begin():
     assert scheduler.get_last_lr() == [0.25]
 
 
+@pytest.mark.parametrize(
+    "given", [lambda s: s.as_optax(), lambda s: scale_by_scheduler(s, {"*": 0})]
+)
+def test_steps_of_a_scheduler_whose_schedule_optax_has_are_warned_of_once(given):
+    scheduler = brainsched.StepLR(0.5, 1, 0.5)
+    given(scheduler)
+    with pytest.warns(UserWarning, match=r"steps of this StepLR change no rate: optax.*rates_by_n"):
+        scheduler.step()
+    scheduler.step()
+    assert scheduler.epoch == 2
+    copy.deepcopy(scheduler).step()  # which optax was not given
+
+
 def test_a_count_below_0_is_one_of_0_on_the_host_too():
     """optax.join_schedules asks each schedule for its rate before its turn, too."""
     schedule = brainsched.ExponentialLR(0.5, gamma=0.5).as_optax()

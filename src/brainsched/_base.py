@@ -96,6 +96,8 @@ class LRScheduler(Schedule, Node, braintools.optim.LRScheduler):
     _attachment: "_param_groups.Attachment | None" = None
     # Whether all is well with its link, or it was asked once if something is amiss.
     _was_missed = False
+    # Whether optax was given its schedule, and counts by itself.
+    _is_in_optax = False
     # How it lost the optimizer that it drove, if it did.
     _lost: str | None = None
     # The States that a step depends on besides last_epoch, and the one that the formula is of.

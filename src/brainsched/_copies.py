@@ -21,7 +21,7 @@ from brainstate.graph import register_graph_node_type
 if TYPE_CHECKING:
     from brainsched._base import LRScheduler
 
-_NOT_COPIED = ("_evaluation", "_attachment", "_was_missed", "_lost")
+_NOT_COPIED = ("_evaluation", "_attachment", "_was_missed", "_is_in_optax", "_lost")
 
 
 def attributes(scheduler: "LRScheduler") -> dict[str, Any]:

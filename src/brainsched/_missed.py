@@ -1,11 +1,13 @@
 """Warnings about a scheduler that no optimizer follows, or that was not restored with its own."""
 
+import gc
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import braintools
 
-from brainsched import _arguments, _check, _upstream
-from brainsched._param_groups import attachments, plain_name
+from brainsched import _arguments, _check, _config, _upstream
+from brainsched._param_groups import Attachment, attachments, plain_name
 
 if TYPE_CHECKING:
     from brainsched._base import LRScheduler
@@ -26,12 +28,27 @@ def warn_if_missed(scheduler: "LRScheduler", epoch: Any) -> None:
                 f"scheduler.state_dict() gave, too, or say with scheduler.step(epoch) where it is"
             )
         return
+    name = type(scheduler).__name__
+    if scheduler._is_in_optax:
+        if epoch is not None:  # to look at one epoch; a training loop counts
+            scheduler.__dict__["_was_missed"] = False
+            return
+        _check.warn(
+            f"the steps of this {name} change no rate: optax, which was given its schedule, counts "
+            f"updates by itself, and trains at another rate than this {name} reports. Leave them "
+            f"out, and log brainsched.rates_by_name(opt_state, scheduler) of scale_by_scheduler"
+        )
+        return
     reason = (
-        scheduler._lost or _followed_part(scheduler) or _namesake(scheduler) or _beside(scheduler)
+        scheduler._lost
+        or _followed_part(scheduler)
+        or _namesake(scheduler)
+        or _double(scheduler)
+        or _beside(scheduler)
     )
     if reason is not None:
         _check.warn(
-            f"no optimizer follows this {type(scheduler).__name__}, so that its steps change no "
+            f"no optimizer follows this {name}, so that its steps change no "
             f"rate: {reason}. Give it to the optimizer with scheduler.attach_optimizer(optimizer)"
         )
 
@@ -60,13 +77,45 @@ def _namesake(scheduler: "LRScheduler") -> str | None:
     return None
 
 
+def _double(scheduler: "LRScheduler") -> str | None:
+    """Say which optimizer trains under the same plan, and stands still: this one is a copy."""
+    if next(_doubles(scheduler), None) is None:
+        return None
+    gc.collect()  # it may be of an earlier run, which is over
+    attachment = next(_doubles(scheduler), None)
+    if attachment is None:
+        return None
+    return (
+        f"{plain_name(attachment.optimizer)} follows another one of the same arguments, which was "
+        f"never stepped, and of which this is a copy, or was built as it was"
+    )
+
+
+def _doubles(scheduler: "LRScheduler") -> Iterator[Attachment]:
+    for attachment in attachments():
+        other = attachment.scheduler
+        if attachment.trains_without_steps and _plan_of(other) == _plan_of(scheduler):
+            yield attachment
+
+
+def _plan_of(scheduler: "LRScheduler") -> Any:
+    try:
+        return {**_config.config(scheduler), "last_epoch": None}
+    except TypeError:  # an argument has no form in a config
+        return scheduler
+
+
 def _beside(scheduler: "LRScheduler") -> str | None:
     """Say which optimizer, a variable of whoever steps the scheduler, runs at a rate of its own."""
     for optimizer in _upstream.optimizers_in_sight():
         name = plain_name(optimizer)
         if any(added is scheduler for added in optimizer.schedulers):
             return f"it was added to {name}, which takes note of it and no more"
-        # What has no class of its own may have a transformation that asks the scheduler.
-        if type(optimizer.lr) is braintools.optim.ConstantLR and name != "OptaxOptimizer":
+        if type(optimizer.lr) is not braintools.optim.ConstantLR:
+            continue
+        if name != "OptaxOptimizer":
             return f"{name} was built with a rate of its own, {optimizer.base_lr}, and keeps it"
+        # What has no class of its own may have a transformation that asks the scheduler.
+        if _upstream.asks_none(optimizer, [scheduler.last_epoch, scheduler.current_lrs]):
+            return f"the transformation of {name} does not ask it for the rate, and keeps its own"
     return None

@@ -58,6 +58,7 @@ class OptaxSchedule:
         hint = f". For epochs of {group} updates, write as_optax(steps_per_epoch={group})"
         self._group = self._rates.groups.one("group", group, hint)
         self._warned = False
+        scheduler.__dict__["_is_in_optax"] = True
         if not is_given:
             _warn_if_groups_differ(scheduler, len(self._rates.groups))
 

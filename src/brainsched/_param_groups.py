@@ -44,10 +44,10 @@ class Unwritten:
 
     def __init__(self, state: State) -> None:
         self._watched = state
-        self._content = state.value
+        self._content = _upstream.content_of(state)
 
     def __bool__(self) -> bool:
-        return self._watched.value is self._content
+        return _upstream.content_of(self._watched) is self._content
 
 
 @jax.tree_util.register_static
@@ -98,6 +98,11 @@ class Attachment:
         self._in_force = OptimState(_InForce(True))
         self._names = _names_of(scheduler)
         _attachments.add(self)
+
+    @property
+    def trains_without_steps(self) -> bool:
+        """Whether the optimizer has taken steps, and its scheduler none."""
+        return self.rate_was_read and bool(self._position)
 
     @property
     def held(self) -> list[Array]:

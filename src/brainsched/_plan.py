@@ -72,6 +72,7 @@ _bridged: "weakref.WeakKeyDictionary[LRScheduler, tuple[int, bool]]" = weakref.W
 def remember(scheduler: LRScheduler, steps_per_epoch: int, staircase: bool) -> None:
     """Take note of how the code stretches ``scheduler``, which the scheduler does not tell."""
     _bridged[scheduler] = (steps_per_epoch, staircase)
+    scheduler.__dict__["_is_in_optax"] = True
 
 
 def remembered(scheduler: LRScheduler) -> tuple[int, bool]:

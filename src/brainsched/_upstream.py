@@ -16,10 +16,11 @@ optax          ``scale_by_schedule.<locals>.update_fn``, the one function that a
 
 import copy
 import sys
-from collections.abc import Callable, Iterator
-from types import FrameType
+from collections.abc import Callable, Iterator, Sequence
+from types import FrameType, ModuleType
 from typing import Any
 
+import jax
 import optax
 from brainstate import State, TreefyState
 from brainstate._state import TRACE_CONTEXT
@@ -49,6 +50,11 @@ _BETWEEN = ("brainsched", "jaxtyping", "beartype", "functools", "contextlib")
 def inside_a_trace() -> bool:
     """Whether any transformation, of JAX or brainstate, is tracing now."""
     return not created_in_current_trace(_made_on_import)
+
+
+def content_of(state: State) -> Any:
+    """Return the object in ``state``, of which a program that is traced takes no note."""
+    return state._value
 
 
 def is_tracked(state: State) -> bool:
@@ -123,9 +129,14 @@ def plain_optimizer_in(method: str) -> OptaxOptimizer | None:
 
 
 def optimizers_in_sight() -> Iterator[OptaxOptimizer]:
-    """Yield the optimizers that are variables of those who called into brainsched."""
+    """Yield the optimizers of those who called into brainsched: variables, and what these have."""
     for _, frame in _callers():
-        yield from (v for v in frame.f_locals.values() if isinstance(v, OptaxOptimizer))
+        for value in list(frame.f_locals.values()):
+            if isinstance(value, OptaxOptimizer):
+                yield value
+            elif not isinstance(value, type | ModuleType):
+                own = list(getattr(value, "__dict__", {}).values())
+                yield from (each for each in own if isinstance(each, OptaxOptimizer))
 
 
 # States
@@ -337,6 +348,19 @@ def applied_rate(optimizer: OptaxOptimizer, group: int) -> State:
     read = StateFinder(entry["tx"].update, usage="read", return_type="tuple")
     (state,) = read(values, opt_state, values)
     return state
+
+
+def asks_none(optimizer: OptaxOptimizer, states: Sequence[State]) -> bool:
+    """Whether it is known that the transformation of ``optimizer`` reads none of ``states``."""
+    if optimizer.opt_state is None or inside_a_trace():
+        return False
+    values = jax.tree.map(lambda state: state.value, optimizer.param_states.to_pytree())
+    read = StateFinder(optimizer.tx.update, usage="read", return_type="tuple")
+    try:
+        found = read(values, optimizer.opt_state.value, values)
+    except Exception:  # noqa: BLE001  (it may take more than gradients, which only a step gives it)
+        return False
+    return not {id(state) for state in found} & {id(state) for state in states}
 
 
 def registered_ids(optimizer: OptaxOptimizer) -> set[int]:
