@@ -938,6 +938,38 @@ def test_a_transformation_that_only_a_step_can_run_is_not_judged():
     assert scheduler.optimizer is None
 
 
+def test_the_transformation_can_be_used_by_itself_in_compiled_code():
+    optimizer = sgd(StepLR(0.5))
+    params = {"a": jnp.zeros(2)}
+    update = jit(lambda: optimizer.tx.update({"a": jnp.ones(2)}, optimizer.opt_state.value, params))
+    np.testing.assert_array_equal(update()[0]["a"], [-0.5, -0.5])
+
+
+def test_a_transformation_that_reads_no_rate_is_warned_of_with_several_groups_too():
+    optimizer = braintools.optim.OptaxOptimizer(tx=optax.sgd(0.5), lr=StepLR(0.25))
+    optimizer.register_trainable_weights({"a": parameter()})
+    optimizer.add_param_group({"b": parameter()})
+    with pytest.warns(UserWarning, match="OptaxOptimizer does not read its learning rate"):
+        optimizer.step({"a": jnp.ones(2), "b": jnp.ones(2)})
+
+
+def test_base_rates_of_groups_stay_with_a_scheduler_that_moves_to_an_optimizer_of_fewer():
+    scheduler = StepLR(0.5)
+    optimizer = sgd(scheduler)
+    optimizer.add_param_group({"b": parameter()}, lr=0.25)
+    with pytest.warns(UserWarning, match="moves to another optimizer"):
+        scheduler.attach_optimizer(other := sgd(0.125))
+    assert scheduler.base_lrs == [0.5, 0.25]
+    other.add_param_group({"b": parameter()})
+    assert other.get_last_lr() == [0.5, 0.25]
+
+
+def test_the_rate_of_a_group_is_shown_as_any_state_is():
+    shown = repr(sgd(StepLR(0.5)).param_groups[0]["lr"])
+    ordinary = repr(braintools.optim.OptimState(jnp.float32(0.5)))
+    assert shown == ordinary.replace("OptimState", "AliasState")
+
+
 def test_a_scheduler_that_is_used_alone_is_silent():
     attached = StepLR(0.5)
     optimizer = sgd(attached)

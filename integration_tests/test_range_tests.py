@@ -185,6 +185,20 @@ def test_other_groups_keep_their_proportion_to_the_first():
     np.testing.assert_allclose(second, 0.2 * curve.rates, rtol=1e-6)
 
 
+def test_base_rates_of_groups_that_were_not_added_play_no_part():
+    optimizer = braintools.optim.SGD(lr=brainsched.StepLR([0.1, 0.02, 0.3]))
+    weights = {"first": brainstate.ParamState(jnp.zeros(2))}
+    optimizer.register_trainable_weights(weights)
+
+    def step(batch):
+        loss = (weights["first"].value ** 2).sum()
+        optimizer.step({"first": jnp.ones(2)})
+        return loss
+
+    lr_range_test(step, [np.ones(1)], optimizer, start=1e-5, end=1e-2, steps=10)
+    assert optimizer.get_last_lr() == [np.float32(0.1)]
+
+
 @pytest.mark.parametrize(("lr", "share"), [(None, 1.0), (2e-4, 0.2)])
 def test_groups_of_an_optimizer_without_a_scheduler_of_ours_keep_their_proportion_too(lr, share):
     weights = {key: brainstate.ParamState(jnp.zeros(2)) for key in ("first", "second")}

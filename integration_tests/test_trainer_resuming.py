@@ -106,6 +106,17 @@ def test_a_damaged_newest_file_is_passed_over_with_a_warning(never_stopped, tmp_
     assert_same_bits(end_of(trainer, model), never_stopped)
 
 
+def test_a_damaged_file_does_not_hide_a_whole_one_of_the_same_second(never_stopped, tmp_path):
+    interrupted_at(tmp_path, 4)
+    whole = tmp_path / "checkpoint-03.ckpt"
+    for i in range(8):
+        (tmp_path / f"damaged-{i}.ckpt").write_bytes(whole.read_bytes()[:-40])
+    for path in tmp_path.glob("*.ckpt"):
+        os.utime(path, (1000, 1000))
+    with pytest.warns(UserWarning, match=r"passed over .*, to resume from"):
+        assert fit(tmp_path, 7, callbacks=callbacks(tmp_path))[2] == RATES[4:]
+
+
 def test_the_time_of_writing_decides_and_not_the_name(tmp_path):
     fit(tmp_path, 7, callbacks=callbacks(tmp_path))
     for age, path in enumerate(sorted(tmp_path.glob("*.ckpt"))):
@@ -305,7 +316,8 @@ def test_early_stopping_waits_as_long_as_in_a_run_never_stopped(tmp_path, epoch,
 def test_a_run_that_stopped_early_trains_no_more_until_it_may_wait_longer(tmp_path):
     def run(patience):
         given = callbacks(tmp_path, EarlyStopping(patience=patience))
-        return fit(tmp_path, 9, callbacks=given, model=Scripted(True), validate=True)[2]
+        scripted = {"model": Scripted(True), "validate": True, "min_epochs": 7}
+        return fit(tmp_path, 9, callbacks=given, **scripted)[2]
 
     assert len(run(3)) == 7
     assert run(3) == []

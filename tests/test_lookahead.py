@@ -1,6 +1,7 @@
 """Steps on the host, whose rates are evaluated for many epochs at once."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -84,6 +85,9 @@ def test_it_steps_up_to_the_largest_epoch():
     assert scheduler.get_last_lr() == [0.25]
     with pytest.raises(ValueError, match="cannot go beyond 2147483647"):
         scheduler.step()
+    assert scheduler.epoch == 2**31 - 1
+    assert scheduler.lr_at(jnp.uint32(2**32 - 1)).item() == 0.25
+    scheduler.step(jnp.uint32(2**32 - 1))
     assert scheduler.epoch == 2**31 - 1
 
 

@@ -176,6 +176,17 @@ def test_steps_on_the_host_stay_there(compilations):
     assert compilations == []
 
 
+def test_a_restored_best_stays_where_the_best_was_put():
+    scheduler = ReduceLROnPlateau(0.5)
+    saved = scheduler.state_dict()
+    device = jax.devices()[0]
+    scheduler.best.value = jax.device_put(scheduler.best.value, device)
+    scheduler.load_state_dict({**saved, "best": 0.25})
+    assert scheduler.best.value == 0.25
+    assert isinstance(scheduler.best.value, jax.Array)
+    assert scheduler.best.value.committed
+
+
 def test_a_loss_on_the_device_is_not_waited_for():
     scheduler = ReduceLROnPlateau(1.0, factor=0.5, patience=0)
     with jax.transfer_guard_device_to_host("disallow"):

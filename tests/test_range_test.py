@@ -238,7 +238,7 @@ def test_the_plot_has_the_curves_and_the_suggestion():
     ("losses", "limits"),
     [
         # A twentieth of what is between the lowest and the highest beyond both.
-        ([4.0, 4.0, 5.0, *[4.0] * 14, 3.0, 1.0, 900.0], (0.8, 5.2)),
+        ([4.0, 4.0, 5.0, 6.0, *[4.0] * 13, 3.0, 1.0, 900.0], (0.8, 5.2)),
         ([2.0] * 20, (1.0, 3.0)),
     ],
 )

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 
 import brainsched
 from brainsched import LambdaLR, LRScheduler, PiecewiseConstantSchedule, StepLR
+from brainsched._true_division import truly_divided
 
 EPOCHS = np.arange(5000)
 
@@ -771,3 +772,10 @@ def test_the_counters_of_warm_restarts_follow_from_the_position():
     scheduler.T_cur.value = 3
     with pytest.raises(AttributeError, match="this count is 3 because of the position"):
         scheduler.T_cur.value = 1
+
+
+def test_a_division_within_a_function_that_is_compiled_by_itself_is_rounded_once_too():
+    share = jax.jit(lambda epoch: epoch / 49)
+    formula = truly_divided(lambda epoch: jnp.floor(share(epoch)))
+    with jax.enable_x64(True):
+        assert jax.jit(formula)(jnp.float64(49)) == 1

@@ -117,8 +117,8 @@ def _defaults(name: str, arguments: Sequence[str]) -> dict[str, Any]:
     found = {} if cls is None else inspect.signature(cls).parameters
     return {
         argument: _plain(argument, found[argument].default)
-        for argument in arguments
-        if argument in found and found[argument].default is not inspect.Parameter.empty
+        for argument in found.keys() & set(arguments)
+        if found[argument].default is not inspect.Parameter.empty
     }
 
 

@@ -146,7 +146,6 @@ class Attachment:
 
     def read(self) -> Array:
         """Return the rate of the first param group, for the optimizer's transformation."""
-        self.rate_was_read = True
         if self._began_outside and _upstream.inside_a_trace():
             raise TraceContextError(
                 f"the transformation of {plain_name(self.optimizer)} asks for the rate within a "
