@@ -179,6 +179,17 @@ def test_an_argument_behind_the_epoch_that_it_begins_at_belongs_to_the_plan():
         check_resumed(state, Shifted())
 
 
+@pytest.mark.parametrize("staircase", [False, True])
+def test_a_scheduler_that_was_built_again_is_of_the_same_plan_at_any_updates_an_epoch(staircase):
+    _, state = trained(plan(), 25, steps_per_epoch=10, staircase=staircase)
+    check_resumed(state, plan())
+    check_resumed(state, PerUpdate(plan(), 10, staircase))
+    with pytest.warns(UserWarning, match=r"plan: total_steps \(10 -> 20\) changed"):
+        check_resumed(state, plan(20))
+    with pytest.warns(UserWarning, match=r"plan: steps_per_epoch \(10 -> 5\) changed"):
+        check_resumed(state, plan(), steps_per_epoch=5)
+
+
 def test_one_update_an_epoch_is_no_staircase_and_two_are():
     _, state = trained(plan(), 3)
     check_resumed(state, plan(), steps_per_epoch=1, staircase=True)

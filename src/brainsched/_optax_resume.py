@@ -34,7 +34,8 @@ def check_resumed(
     scheduler : LRScheduler
         The scheduler that the code gives to :func:`scale_by_scheduler`.
     steps_per_epoch, staircase : int and bool, optional
-        What it gives besides. Default: what the latest call with this scheduler gave.
+        What it gives besides. Default: what the latest call with this scheduler gave, or else what
+        the state was saved with.
 
     Warns
     -----
@@ -61,12 +62,14 @@ def check_resumed(
     the optimizer was saved under another plan: base_lr (0.5 -> 0.25), step_size (30 -> 20) changed
     """
     require_scheduler(scheduler)
-    known_steps, known_staircase = _plan.remembered(scheduler)
+    states = states_in(opt_state)
+    _, plan, _ = _on_host(states[0])
+    known_steps, known_staircase = _plan.stretching(scheduler, plan)
     steps_per_epoch = known_steps if steps_per_epoch is None else steps_per_epoch
     staircase = known_staircase if staircase is None else staircase
     rates = Rates(scheduler, steps_per_epoch, staircase)
     call = scheduler, len(rates.groups), steps_per_epoch, staircase
-    found = [_change(state, rates, *call) for state in states_in(opt_state)]
+    found = [_change(state, rates, *call) for state in states]
     if not all(found):  # one of the states is this scheduler's
         return
     for change in found:

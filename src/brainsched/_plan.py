@@ -75,9 +75,14 @@ def remember(scheduler: LRScheduler, steps_per_epoch: int, staircase: bool) -> N
     scheduler.__dict__["_is_in_optax"] = True
 
 
-def remembered(scheduler: LRScheduler) -> tuple[int, bool]:
-    """Return what was noted last: ``steps_per_epoch`` and ``staircase``."""
-    return _bridged.get(scheduler, (1, False))
+def stretching(scheduler: LRScheduler, saved: np.ndarray | None) -> tuple[int, bool]:
+    """Return ``steps_per_epoch`` and ``staircase``: those noted last, or else those of a plan."""
+    if scheduler in _bridged:
+        return _bridged[scheduler]
+    if saved is None or _arguments.counts_updates(scheduler) is not None:
+        return 1, False
+    _, steps_per_epoch, staircase, *_ = saved.tolist()
+    return int(steps_per_epoch), bool(staircase)
 
 
 def _said_outside(
