@@ -350,6 +350,42 @@ def test_what_may_well_be_meant_is_not_warned_of(build):
     assert isinstance(build(), SequentialLR)
 
 
+@pytest.mark.parametrize(
+    ("parts", "message"),
+    [
+        (
+            [PiecewiseConstantSchedule(1.0, [3], [0.0, 1.0]), StepLR([0.1, 0.2])],
+            r"\[0\], 1, .* 0.1",
+        ),
+        ([WarmupScheduler(warmup_epochs=5), StepLR(0.1)], r"schedulers\[0\], 0.001, .*\[1\], 0.1"),
+        (
+            [ConstantLR(1.0), StepLR(1.0), StepLR(0.5)],
+            r"that of schedulers\[2\], 0.5, plays no part",
+        ),
+    ],
+)
+def test_base_rates_that_do_not_come_first_in_a_chain_are_warned_of(parts, message):
+    with pytest.warns(UserWarning, match=f"the base rate is that of .*{message}") as caught:
+        ChainedScheduler(parts)
+    assert [warning.filename for warning in caught] == [__file__]
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        [StepLR([0.1, 0.2]), PiecewiseConstantSchedule(1.0, [3], [0.0, 1.0])],
+        [StepLR(0.1), WarmupScheduler(warmup_epochs=5)],
+        [StepLR(0.1), StepLR(0.5)],
+        [StepLR(), WarmupScheduler()],
+        [StepLR([1.0, 0.5]), StepLR(0.25)],
+        [StepLR(jnp.float32(1.0)), StepLR(0.25)],
+    ],
+)
+def test_base_rates_that_may_be_meant_in_a_chain_are_not_warned_of(parts):
+    first = ChainedScheduler(parts).base_lrs[0]
+    assert first == parts[0].base_lrs[0]
+
+
 def test_a_base_rate_that_a_config_lacks_is_warned_of():
     part = {"class": "StepLR", "base_lr": 0.1}
     parts = {"schedulers": [part, {"class": "StepLR"}], "milestones": [30]}

@@ -351,8 +351,12 @@ def applied_rate(optimizer: OptaxOptimizer, group: int) -> State:
 
 
 def asks_none(optimizer: OptaxOptimizer, states: Sequence[State]) -> bool:
-    """Whether it is known that the transformation of ``optimizer`` reads none of ``states``."""
-    if optimizer.opt_state is None or inside_a_trace():
+    """Whether it is known that the transformation of ``optimizer`` reads none of ``states``.
+
+    It is not looked at where it reports a rate of its own, which needs no other.
+    """
+    reports = isinstance(applied_rate(optimizer, 0), ShownState)
+    if reports or optimizer.opt_state is None or inside_a_trace():
         return False
     values = jax.tree.map(lambda state: state.value, optimizer.param_states.to_pytree())
     read = StateFinder(optimizer.tx.update, usage="read", return_type="tuple")

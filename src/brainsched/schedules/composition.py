@@ -257,6 +257,24 @@ class ChainedScheduler(Composition):
         parts = _numbered(schedulers)
         self.schedulers = list(parts.values())
         super().__init__(parts, last_epoch)
+        self._warn_of_base_rates_further_on()
+
+    def _warn_of_base_rates_further_on(self) -> None:
+        """Warn where the first part looks like a plain factor, and another one has the rates."""
+        bases = [part._bases.listed for part in self.schedulers]
+        if any(isinstance(rate, jax.Array) for listed in bases for rate in listed):
+            return
+        given = [_arguments.base_lr_left_out(part) is None for part in self.schedulers]
+        if given[0] and set(bases[0]) != {1}:
+            return
+        for i, listed in enumerate(bases):
+            if given[i] and not {1, *bases[0]}.issuperset(listed):
+                _check.warn(
+                    f"the base rate is that of schedulers[0], {bases[0][0]:g}, and that of "
+                    f"schedulers[{i}], {listed[0]:g}, plays no part: put the part whose base rate "
+                    f"you mean first"
+                )
+                return
 
     @property
     def stage_boundaries(self) -> Sequence[int]:
