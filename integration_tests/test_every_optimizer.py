@@ -255,6 +255,37 @@ def test_optimizer_checkpoint_continues_to_the_same_bits(name):
         scheduler.step()
 
 
+def two_groups(keys="ab", name="Adam", size=2):
+    scheduler = PiecewiseConstantSchedule([0.25, 0.75], [2], [0.5, 0.125])
+    optimizer = build(name, scheduler)
+    weights = {key: brainstate.ParamState(jnp.zeros(size)) for key in keys}
+    optimizer.register_trainable_weights({keys[0]: weights[keys[0]]})
+    if len(keys) == 2:
+        optimizer.add_param_group({keys[1]: weights[keys[1]]})
+    return optimizer, {key: jnp.ones(size) for key in keys}
+
+
+@pytest.mark.filterwarnings("ignore:braintools 0.3.0 trains every group:UserWarning")
+@pytest.mark.parametrize(
+    ("other", "named"),
+    [
+        ({"keys": "ba"}, "'opt_state'"),
+        ({"name": "Lion"}, "'opt_state'"),
+        ({"size": 3}, "'opt_state'"),
+        ({"keys": "ac"}, r"'param_groups_opt_states\[0\]'"),
+    ],
+)
+def test_a_checkpoint_of_another_optimizer_is_refused_and_changes_nothing(other, named):
+    saved, gradients = two_groups(**other)
+    saved.step(gradients)
+    optimizer, gradients = two_groups()
+    before = jax.tree.map(np.asarray, optimizer.state_dict())
+    with pytest.raises(ValueError, match=rf"state_dict\[{named}\] is not of this Adam.*another"):
+        optimizer.load_state_dict(saved.state_dict())
+    jax.tree.map(np.testing.assert_array_equal, optimizer.state_dict(), before)
+    optimizer.step(gradients)
+
+
 @pytest.mark.filterwarnings("ignore:.*does not read its learning rate:UserWarning")
 @pytest.mark.parametrize(
     ("name", "options"),

@@ -131,6 +131,13 @@ def test_a_scheduler_of_braintools_that_another_optimizer_has_too_goes_on_there(
     assert moved(other, other.param_groups[0]["params"]) == [other.current_lr] == [0.75]
 
 
+def test_a_rate_that_optax_joins_with_another_is_warned_of_too():
+    rate = optax.join_schedules([StepLR(0.5).as_optax(), optax.constant_schedule(0.25)], [9])
+    optimizer, weights = trained_by(optax.sgd(rate))
+    with pytest.warns(UserWarning, match="OptaxOptimizer trains at the rate of StepLR"):
+        assert moved(optimizer, weights) == [0.5]
+
+
 @pytest.mark.parametrize("compiled", [False, True], ids=["host", "jit"])
 def test_a_rate_without_a_state_is_not_reported_and_a_warning_says_so_once(compiled):
     rate = StepLR(0.5, 1, 0.5).as_optax()

@@ -101,7 +101,7 @@ def test_what_the_trainer_does_without_the_callback(tmp_path):
     assert not [key for key in saved if "sched" in key]
     model = Regression(True)
     again = Trainer(max_epochs=5, logger=False, enable_progress_bar=False)
-    with pytest.raises(AttributeError, match="no attribute 'mu'"):
+    with pytest.raises(ValueError, match="state_dict\\['opt_state'\\] is not of this Adam"):
         again.fit(model, Data(model), ckpt_path=str(tmp_path / "last.ckpt"))
 
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any, NoReturn
 
 import jax
+import numpy as np
 from brainstate import State
 from braintools.optim import OptaxOptimizer
 
@@ -191,6 +192,7 @@ class ScheduledOptimizer(OptaxOptimizer):
                 f"{len(self.param_groups)}: register the weights and add the groups that it was "
                 f"saved with, then load, and only then add others"
             )
+        self._require_the_same_memory(state_dict)
         rates = attachment.scheduler.current_lrs.value
         saved = [groups.get(str(i), {}).get("lr", rate) for i, rate in enumerate(rates)]
         attachment.scheduler.current_lrs.normalise([state_dict["lr"], *saved[1:]], rates)
@@ -203,6 +205,28 @@ class ScheduledOptimizer(OptaxOptimizer):
         elif not _upstream.inside_a_trace():
             attachment.note_if_left_behind(steps=self.step_count.value - before)
 
+    def _require_the_same_memory(self, state_dict: Mapping[str, Any]) -> None:
+        """Raise where moments are saved of another algorithm, or of other parameters."""
+        memories = {"opt_state": self.opt_state} | {
+            f"param_groups_opt_states[{i}]": memory
+            for i, memory in enumerate(self.param_groups_opt_states)
+        }
+        added = state_dict.get("param_groups_opt_states", {})
+        saved = {"opt_state": state_dict.get("opt_state")} | {
+            f"param_groups_opt_states[{i}]": memory for i, memory in added.items()
+        }
+        for name, memory in memories.items():
+            if memory is None or saved.get(name) is None:
+                continue
+            if _shapes(saved[name]) != _shapes(memory.value):
+                raise ValueError(
+                    f"state_dict[{name!r}] is not of this {plain_name(self)}: it is of another "
+                    f"optimizer, of parameters of other names or shapes, or of groups that were "
+                    f"added in another order, so build this one as that was; or a file made "
+                    f"dictionaries of it, of which flax.serialization.from_state_dict(optimizer."
+                    f"state_dict(), read) makes what it was"
+                )
+
     def _refuse_to_be_copied(self, *args: Any) -> NoReturn:
         name = plain_name(self)
         raise TypeError(
@@ -214,6 +238,11 @@ class ScheduledOptimizer(OptaxOptimizer):
         )
 
     __deepcopy__ = __copy__ = __reduce_ex__ = _refuse_to_be_copied
+
+
+def _shapes(tree: Any) -> Any:
+    leaves, structure = jax.tree.flatten(tree)
+    return list(map(np.shape, leaves)), structure
 
 
 @functools.cache

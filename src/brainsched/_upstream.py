@@ -15,6 +15,7 @@ optax          ``scale_by_schedule.<locals>.update_fn``, the one function that a
 """
 
 import copy
+import itertools
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from types import FrameType, ModuleType
@@ -97,10 +98,13 @@ def optax_wants_a_positive_rate() -> bool:
 
 
 def called_for_the_learning_rate() -> bool:
-    """Whether optax is the caller, for what its ``scale_by_learning_rate`` was given."""
+    """Whether optax is the caller, for what its ``scale_by_learning_rate`` was given.
+
+    Itself, or through a function of optax that joins schedules.
+    """
     name = "scale_by_learning_rate.<locals>.<lambda>"
-    asking = (pkg == "optax" and frame.f_code.co_qualname == name for pkg, frame in _callers())
-    return next(asking, False)
+    within = itertools.takewhile(lambda caller: caller[0] == "optax", _callers())
+    return any(frame.f_code.co_qualname == name for _, frame in within)
 
 
 def called_by_a_plain_optimizer() -> bool:

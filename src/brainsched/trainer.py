@@ -26,7 +26,7 @@ class SchedulerCheckpoint(Callback):
     Without this callback, in braintools 0.3.0: a returned scheduler that was not given to the
     optimizer as ``lr=`` is stepped, but its rates are not applied; checkpoints hold no scheduler,
     and those of an epoch's end are from before its ``scheduler.step()``; ``fit(ckpt_path=...)``
-    fails at the first step of an optimizer with a state (``'str' object has no attribute 'mu'``),
+    fails where an optimizer has a state, whose moments it gives as dictionaries that a file made,
     and counts epochs from 0 again; ``on_load_checkpoint`` is never called.
 
     Parameters
