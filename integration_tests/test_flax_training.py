@@ -19,10 +19,23 @@ from sklearn.datasets import load_digits
 
 from brainsched import PiecewiseConstantSchedule, scale_by_scheduler
 
+X64 = """
+import jax
+jax.config.update("jax_enable_x64", {enabled})
+import brainsched
+print(jax.numpy.ones(3).dtype, brainsched.StepLR(0.5).lr_at(0).dtype)
+"""
 EXAMPLE = Path(__file__).parents[1] / "examples" / "flax_digits.py"
 STEPS_PER_EPOCH = 3
 BODY = [0.1] * 6 + [0.01] * 6  # the rates of 12 steps, in epochs of 3, with a boundary after 2
 HEAD = [0.05] * 6 + [0.025] * 6
+
+
+@pytest.mark.parametrize(("enabled", "dtype"), [(True, "float64"), (False, "float32")])
+def test_importing_it_leaves_64_bit_types_as_they_are(enabled, dtype):
+    program = [sys.executable, "-c", X64.format(enabled=enabled)]
+    finished = subprocess.run(program, capture_output=True, text=True, check=True)
+    assert finished.stdout.split() == [dtype, dtype]
 
 
 def scheduler():

@@ -1,6 +1,6 @@
 """Learning-rate schedules for models trained with brainstate and Flax."""
 
-from brainsched import schedules
+from brainsched import _x64, schedules  # noqa: F401  (before all others, see there)
 from brainsched._base import LRScheduler
 from brainsched._from_config import from_config
 from brainsched._layerwise import layerwise_decay
