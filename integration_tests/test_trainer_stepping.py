@@ -291,6 +291,22 @@ def test_each_of_two_optimizers_follows_its_scheduler_and_resumes_with_it(tmp_pa
     assert_same_bits(ends(trainer), ends(never_stopped))
 
 
+class Swapped(Two):
+    """Gives each optimizer its scheduler, and returns the schedulers in the other order."""
+
+    def configure_optimizers(self):
+        optimizers = [braintools.optim.Adam(lr=scheduler) for scheduler in self.schedulers]
+        return optimizers, self.schedulers[::-1]
+
+
+def test_a_scheduler_that_has_its_optimizer_stays_with_it_in_whatever_order(tmp_path):
+    model = Swapped(halving_every(1), CosineAnnealingLR(0.1, T_max=6))
+    with pytest.warns(UserWarning, match="2 optimizers were configured") as warned:
+        trainer, _, _ = fit(tmp_path, 2, model=model, callbacks=[SchedulerCheckpoint()])
+    assert len(warned) == 1
+    assert [scheduler.optimizer for scheduler in model.schedulers] == trainer.optimizers
+
+
 def test_both_of_two_schedulers_count_updates_and_one_may_have_a_metric(tmp_path):
     trainer, _, rates = fit_two(
         tmp_path, 2, interval="step", monitor="train_loss", second=plateau()
