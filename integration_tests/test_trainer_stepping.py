@@ -291,6 +291,40 @@ def test_each_of_two_optimizers_follows_its_scheduler_and_resumes_with_it(tmp_pa
     assert_same_bits(ends(trainer), ends(never_stopped))
 
 
+class Alone(Returns):
+    """Returns an optimizer that has its scheduler, alone, and may step it in a hook."""
+
+    def __init__(self, scheduler, steps=False):
+        super().__init__(scheduler)
+        self.steps = steps
+
+    def configure_optimizers(self):
+        return braintools.optim.Adam(lr=self.schedulers[0])
+
+    def on_train_epoch_end(self):
+        if self.steps:
+            self.schedulers[0].step()
+
+
+@pytest.mark.parametrize("scheduler", [halving_every(1), plateau()])
+def test_a_scheduler_that_nobody_steps_is_warned_of_once(tmp_path, scheduler):
+    with pytest.warns(
+        UserWarning, match=f"nothing has stepped the {type(scheduler).__name__}"
+    ) as w:
+        _, _, rates = fit(tmp_path, 3, model=Alone(scheduler), callbacks=[SchedulerCheckpoint()])
+    assert len(w) == 1
+    assert len(set(rates)) == 1
+
+
+def test_a_scheduler_that_the_module_steps_or_that_stays_as_it_is_is_none_to_warn_of(tmp_path):
+    model = Alone(halving_every(1), steps=True)
+    _, _, rates = fit(tmp_path, 3, model=model, callbacks=[SchedulerCheckpoint()])
+    assert rates == rounded([0.8, 0.4, 0.2])
+    model = Alone(halving_every(9))
+    _, _, rates = fit(tmp_path, 3, model=model, callbacks=[SchedulerCheckpoint()])
+    assert rates == rounded([0.8] * 3)
+
+
 class Swapped(Two):
     """Gives each optimizer its scheduler, and returns the schedulers in the other order."""
 

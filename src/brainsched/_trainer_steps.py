@@ -4,7 +4,9 @@ import functools
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from brainsched import _upstream
+import numpy as np
+
+from brainsched import _check, _upstream
 from brainsched._base import LRScheduler
 from brainsched.schedules import ReduceLROnPlateau
 
@@ -49,6 +51,11 @@ class Steps:
         self._by_update = others if interval == "step" else []
         self.by_trainer = others if interval == "epoch" else []
 
+    def none_steps(self, trainer: Any) -> list[tuple[LRScheduler, int]]:
+        """Return the schedulers that neither the Trainer nor this steps, each with its epoch."""
+        stepped = [*self._by_metric, *self._by_update, *self.by_trainer]
+        return [(each, each.epoch) for each in schedulers_of(trainer) if each not in stepped]
+
     def after_update(self) -> None:
         """Step those that count updates."""
         for scheduler in self._by_update:
@@ -76,6 +83,25 @@ class Steps:
             )
         for scheduler in self._by_metric:
             scheduler.step(metrics[self._monitor])
+
+
+def warn_if_nobody_steps(trainer: Any, schedulers: Sequence[tuple[LRScheduler, int]]) -> None:
+    """Warn of schedulers whose rates should change, and which stand where they stood."""
+    for scheduler, epoch in schedulers:
+        if scheduler.epoch == epoch and _changes(scheduler, trainer.max_epochs):
+            name = type(scheduler).__name__
+            _check.warn(
+                f"nothing has stepped the {name} of an optimizer in an epoch: let "
+                f"configure_optimizers return it beside the optimizer, return optimizer, "
+                f"scheduler, or step it in a hook of the module"
+            )
+
+
+def _changes(scheduler: LRScheduler, epochs: int) -> bool:
+    if isinstance(scheduler, ReduceLROnPlateau):  # it depends on its metric
+        return True
+    first, *others = np.asarray(scheduler.lr_at(scheduler.epoch + np.arange(epochs)))
+    return any((rates != first).any() for rates in others)
 
 
 # What the Trainer is lent

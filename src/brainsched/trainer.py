@@ -8,6 +8,7 @@ from typing import Any
 from braintools.trainer import Callback, EarlyStopping, ModelCheckpoint
 
 from brainsched import _trainer_checkpoints, _trainer_steps
+from brainsched._base import LRScheduler
 from brainsched._trainer_steps import Steps
 from brainsched.schedules import _schedule_check
 
@@ -102,6 +103,8 @@ class SchedulerCheckpoint(Callback):
         self._within_epoch = False
         self._step_pending = False
         self._before_validation: dict[int, dict[str, Any]] = {}
+        # The schedulers that only the user's code may step, while the first epoch is trained.
+        self._unstepped: list[tuple[LRScheduler, int]] = []
         # The hook at an epoch's end that is running.
         self._ending: str | None = None
 
@@ -129,6 +132,9 @@ class SchedulerCheckpoint(Callback):
     def on_train_epoch_start(self, trainer: Any, module: Any) -> None:
         """Count on from the epochs before the resumption, where the Trainer counts from 0."""
         _trainer_steps.give_back(self._lent, trainer)
+        _trainer_steps.warn_if_nobody_steps(trainer, self._unstepped)
+        begins = trainer.state.epoch == 0
+        self._unstepped = self._steps.none_steps(trainer) if begins else []
         trainer.state.epoch += self._offset
         module.current_epoch = trainer.state.epoch
         self._within_epoch, self._step_pending = True, False
