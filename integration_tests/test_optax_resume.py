@@ -184,6 +184,8 @@ def test_a_scheduler_that_was_built_again_is_of_the_same_plan_at_any_updates_an_
     _, state = trained(plan(), 25, steps_per_epoch=10, staircase=staircase)
     check_resumed(state, plan())
     check_resumed(state, PerUpdate(plan(), 10, staircase))
+    with pytest.warns(UserWarning, match=r"plan: steps_per_epoch \(10 -> 5\) changed"):
+        check_resumed(state, PerUpdate(plan(), 5, staircase))
     with pytest.warns(UserWarning, match=r"plan: total_steps \(10 -> 20\) changed"):
         check_resumed(state, plan(20))
     with pytest.warns(UserWarning, match=r"plan: steps_per_epoch \(10 -> 5\) changed"):

@@ -308,11 +308,10 @@ class Alone(Returns):
 
 @pytest.mark.parametrize("scheduler", [halving_every(1), plateau()])
 def test_a_scheduler_that_nobody_steps_is_warned_of_once(tmp_path, scheduler):
-    with pytest.warns(
-        UserWarning, match=f"nothing has stepped the {type(scheduler).__name__}"
-    ) as w:
-        _, _, rates = fit(tmp_path, 3, model=Alone(scheduler), callbacks=[SchedulerCheckpoint()])
-    assert len(w) == 1
+    model, message = Alone(scheduler), f"nothing has stepped the {type(scheduler).__name__}"
+    with pytest.warns(UserWarning, match=message) as warned:
+        _, _, rates = fit(tmp_path, 3, model=model, callbacks=[SchedulerCheckpoint()])
+    assert len(warned) == 1
     assert len(set(rates)) == 1
 
 

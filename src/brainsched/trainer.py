@@ -46,6 +46,11 @@ class SchedulerCheckpoint(Callback):
         in ``trainer.callback_metrics``: one that begins with ``train_`` at the end of the epoch's
         training, any other after its validation, if the run has one.
 
+    Warns
+    -----
+    UserWarning
+        Once, after the first epoch, if nothing has stepped a scheduler whose rates should change.
+
     Raises
     ------
     TypeError, ValueError
