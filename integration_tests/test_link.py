@@ -929,6 +929,22 @@ def test_an_attachment_that_was_forgotten_in_an_object_is_warned_of(build, messa
     assert moved(experiment.optimizer) == 0.5
 
 
+def test_an_attachment_that_was_forgotten_beside_one_that_was_not_is_warned_of():
+    followed, forgotten = sgd(StepLR(0.25)), sgd(0.5)
+    scheduler = StepLR(0.125)
+    with pytest.warns(UserWarning, match=r"SGD was built with a rate of its own, 0\.5"):
+        scheduler.step()
+    assert [moved(followed), moved(forgotten)] == [0.25, 0.5]
+
+
+def test_a_scheduler_beside_an_optimizer_that_reports_a_rate_of_its_own_is_silent():
+    tx = brainsched.scale_by_scheduler(StepLR(0.5), {"*": 0})
+    optimizer = braintools.optim.OptaxOptimizer(tx=tx)
+    optimizer.register_trainable_weights({"a": parameter()})
+    StepLR(0.125).step()
+    assert moved(optimizer) == optimizer.current_lr == 0.5
+
+
 def test_a_transformation_that_only_a_step_can_run_is_not_judged():
     tx = optax.chain(optax.contrib.reduce_on_plateau(), optax.sgd(0.5))
     optimizer = braintools.optim.OptaxOptimizer(tx=tx)
