@@ -137,7 +137,8 @@ def test_a_bad_mapping_raises_and_names_the_entry(base_lr, error, message):
 def test_a_part_with_one_base_rate_has_it_for_all_groups():
     chained = ChainedScheduler([StepLR(NAMED, 1, 0.5), StepLR(1.0, 2, 0.5)])
     assert chained.lr_at(2).tolist() == [0.0625, 0.03125]
-    chained = ChainedScheduler([StepLR(1.0, 2, 0.5), StepLR(NAMED, 1, 0.5)])
+    with pytest.warns(UserWarning, match=r"that of schedulers\[1\], 0.5, plays no part"):
+        chained = ChainedScheduler([StepLR(1.0, 2, 0.5), StepLR(NAMED, 1, 0.5)])
     assert chained.group_names == ("head", "body")
     assert chained.base_lrs == [1.0, 1.0]
     assert chained.lr_at(2).tolist() == [0.125, 0.125]  # the base rates are the first part's
@@ -150,7 +151,8 @@ def test_parts_agree_on_the_groups():
         ChainedScheduler([StepLR(NAMED), StepLR(0.1), StepLR([0.1, 0.2, 0.3])])
     with pytest.raises(ValueError, match=r"name the param groups alike.*\['head', 'body'\] and sc"):
         ChainedScheduler([StepLR(NAMED), StepLR(dict(reversed(NAMED.items())))])
-    assert ChainedScheduler([StepLR([1.0, 1.0]), StepLR(NAMED)]).group_names == ("head", "body")
+    ones = SequentialLR([StepLR([1.0, 1.0]), StepLR(NAMED)], [3])
+    assert ones.group_names == ("head", "body")
 
 
 def test_a_group_is_frozen_by_a_part_with_a_column_for_each():
