@@ -1,4 +1,4 @@
-"""Importing brainstate turns 64-bit types off; imported first, this leaves them as they are.
+"""Importing brainstate turns 64-bit types off; imported first, this leaves them on.
 
 A program of JAX or Flax alone that has them on would otherwise lose them.
 """
@@ -9,4 +9,5 @@ _enabled = jax.config.jax_enable_x64  # type: ignore[attr-defined]
 
 import brainstate  # noqa: E402, F401
 
-jax.config.update("jax_enable_x64", _enabled)
+if _enabled:
+    jax.config.update("jax_enable_x64", True)
