@@ -116,9 +116,9 @@ def _defaults(name: str, arguments: Sequence[str]) -> dict[str, Any]:
     cls = _classes.get(name)
     found = {} if cls is None else inspect.signature(cls).parameters
     return {
-        argument: _plain(argument, found[argument].default)
-        for argument in found.keys() & set(arguments)
-        if found[argument].default is not inspect.Parameter.empty
+        argument: _plain(argument, parameter.default)
+        for argument, parameter in found.items()
+        if argument in arguments and parameter.default is not inspect.Parameter.empty
     }
 
 

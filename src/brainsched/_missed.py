@@ -48,8 +48,8 @@ def warn_if_missed(scheduler: "LRScheduler", epoch: Any) -> None:
     )
     if reason is not None:
         _check.warn(
-            f"no optimizer follows this {name}, so that its steps change no "
-            f"rate: {reason}. Give it to the optimizer with scheduler.attach_optimizer(optimizer)"
+            f"no optimizer follows this {name}, so that its steps change no rate: {reason}. Give "
+            f"it to the optimizer with scheduler.attach_optimizer(optimizer)"
         )
 
 
@@ -79,16 +79,14 @@ def _namesake(scheduler: "LRScheduler") -> str | None:
 
 def _double(scheduler: "LRScheduler") -> str | None:
     """Say which optimizer trains under the same plan, and stands still: this one is a copy."""
-    if next(_doubles(scheduler), None) is None:
-        return None
-    gc.collect()  # it may be of an earlier run, which is over
-    attachment = next(_doubles(scheduler), None)
-    if attachment is None:
-        return None
-    return (
-        f"{plain_name(attachment.optimizer)} follows another one of the same arguments, which was "
-        f"never stepped, and of which this is a copy, or was built as it was"
-    )
+    if any(True for _ in _doubles(scheduler)):
+        gc.collect()  # it may be of an earlier run, which is over
+    for attachment in _doubles(scheduler):
+        return (
+            f"{plain_name(attachment.optimizer)} follows another one of the same arguments, which "
+            f"was never stepped, and of which this is a copy, or was built as it was"
+        )
+    return None
 
 
 def _doubles(scheduler: "LRScheduler") -> Iterator[Attachment]:

@@ -62,14 +62,14 @@ def check_resumed(
     the optimizer was saved under another plan: base_lr (0.5 -> 0.25), step_size (30 -> 20) changed
     """
     require_scheduler(scheduler)
-    states = states_in(opt_state)
-    _, plan, _ = _on_host(states[0])
+    states = [_on_host(state) for state in states_in(opt_state)]
+    _, plan, _ = states[0]
     known_steps, known_staircase = _plan.stretching(scheduler, plan)
     steps_per_epoch = known_steps if steps_per_epoch is None else steps_per_epoch
     staircase = known_staircase if staircase is None else staircase
     rates = Rates(scheduler, steps_per_epoch, staircase)
     call = scheduler, len(rates.groups), steps_per_epoch, staircase
-    found = [_change(state, rates, *call) for state in states]
+    found = [_change(*state, rates, *call) for state in states]
     if not all(found):  # one of the states is this scheduler's
         return
     for change in found:
@@ -80,13 +80,15 @@ def check_resumed(
         )
 
 
-def _change(state: ScaleBySchedulerState, rates: Rates, *call: Any) -> str:
-    """Say what the code has changed since the state was saved; nothing if it goes on.
+def _change(
+    before: np.ndarray, plan: np.ndarray | None, count: int, rates: Rates, *call: Any
+) -> str:
+    """Say what the code has changed since a state was saved; nothing if it goes on.
 
-    ``call`` is what :mod:`_plan` asks for. A state of the schedule that the code's branched off
-    from is one of its own, as long as both have the same rates at the latest update.
+    The state is as :func:`_on_host` returns it, and ``call`` is what :mod:`_plan` asks for. A state
+    of the schedule that the code's branched off from is one of its own, as long as both have the
+    same rates at the latest update.
     """
-    before, plan, count = _on_host(state)
     latest = max(count - 1, 0)
     now = np.asarray(rates.at(latest))
     same_groups = before.shape == now.shape

@@ -207,18 +207,14 @@ class ScheduledOptimizer(OptaxOptimizer):
 
     def _require_the_same_memory(self, state_dict: Mapping[str, Any]) -> None:
         """Raise where moments are saved of another algorithm, or of other parameters."""
-        memories = {"opt_state": self.opt_state} | {
-            f"param_groups_opt_states[{i}]": memory
-            for i, memory in enumerate(self.param_groups_opt_states)
-        }
-        added = state_dict.get("param_groups_opt_states", {})
-        saved = {"opt_state": state_dict.get("opt_state")} | {
-            f"param_groups_opt_states[{i}]": memory for i, memory in added.items()
-        }
-        for name, memory in memories.items():
-            if memory is None or saved.get(name) is None:
+        of_added = state_dict.get("param_groups_opt_states", {})
+        memories = [("opt_state", state_dict.get("opt_state"), self.opt_state)]
+        for i, memory in enumerate(self.param_groups_opt_states):
+            memories.append((f"param_groups_opt_states[{i}]", of_added.get(str(i)), memory))
+        for name, saved, memory in memories:
+            if memory is None or saved is None:
                 continue
-            if _shapes(saved[name]) != _shapes(memory.value):
+            if _shapes(saved) != _shapes(memory.value):
                 raise ValueError(
                     f"state_dict[{name!r}] is not of this {plain_name(self)}: it is of another "
                     f"optimizer, of parameters of other names or shapes, or of groups that were "

@@ -347,11 +347,15 @@ def applied_rate(optimizer: OptaxOptimizer, group: int) -> State:
     entry = optimizer.param_groups[group]
     if isinstance(entry["lr"], State):
         return entry["lr"]
-    values = {name: state.value for name, state in entry["params"].items()}
     opt_state = optimizer.param_groups_opt_states[group - 1].value
-    read = StateFinder(entry["tx"].update, usage="read", return_type="tuple")
-    (state,) = read(values, opt_state, values)
+    (state,) = _states_read(entry["tx"], entry["params"], opt_state)
     return state
+
+
+def _states_read(tx: Any, params: Any, opt_state: Any) -> tuple[State, ...]:
+    """Return the States that an update of a transformation reads."""
+    values = jax.tree.map(lambda state: state.value, params)
+    return StateFinder(tx.update, usage="read", return_type="tuple")(values, opt_state, values)
 
 
 def asks_none(optimizer: OptaxOptimizer, states: Sequence[State]) -> bool:
@@ -362,10 +366,9 @@ def asks_none(optimizer: OptaxOptimizer, states: Sequence[State]) -> bool:
     reports = isinstance(applied_rate(optimizer, 0), ShownState)
     if reports or optimizer.opt_state is None or inside_a_trace():
         return False
-    values = jax.tree.map(lambda state: state.value, optimizer.param_states.to_pytree())
-    read = StateFinder(optimizer.tx.update, usage="read", return_type="tuple")
+    params = optimizer.param_states.to_pytree()
     try:
-        found = read(values, optimizer.opt_state.value, values)
+        found = _states_read(optimizer.tx, params, optimizer.opt_state.value)
     except Exception:  # noqa: BLE001  (it may take more than gradients, which only a step gives it)
         return False
     return not {id(state) for state in found} & {id(state) for state in states}
