@@ -1017,13 +1017,13 @@ def test_running_only_the_cell_of_the_scheduler_again_warns(monkeypatch):
 
 def test_private_names_of_brainstate_and_braintools_stand_in_one_file():
     source = pathlib.Path(brainsched.__file__).parent
-    upstream = (source / "_upstream.py").read_text()
+    upstream = (source / "link" / "upstream.py").read_text()
     private = r"\.(_lr_scheduler|_current_lr|_base_lr|_trace_state|_value|_write_value|_state)\b"
     assert len(set(re.findall(private, upstream))) >= 5
     for path in source.rglob("*.py"):
-        if path.name != "_upstream.py":
+        if path.name != "upstream.py":
             text = path.read_text()
             found = re.findall(private, text)
-            assert not found, f"{path.name} uses {found}: move it to _upstream.py"
+            assert not found, f"{path.name} uses {found}: move it to upstream.py"
             imports = re.findall(r"from (?:brainstate|braintools|optax)\S*\._\S* import", text)
             assert not imports, textwrap.shorten(str(imports), 80)

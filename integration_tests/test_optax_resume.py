@@ -32,7 +32,7 @@ from brainsched import (
     rewarm,
     scale_by_scheduler,
 )
-from brainsched._optax import ScaleBySchedulerState
+from brainsched.optax.scale import ScaleBySchedulerState
 
 PARAMS = {"body": jnp.ones(2), "head": jnp.ones(())}
 GROUPS = {"head": 1, "*": 0}

@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from brainsched.schedules._search import Search
+from brainsched.schedules.search import Search
 
 LAST = 2**31 - 1
 epochs = st.integers(0, 40) | st.integers(LAST - 3, LAST)

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 import brainsched
 from brainsched import LambdaLR, LRScheduler, PiecewiseConstantSchedule, StepLR
-from brainsched._true_division import truly_divided
+from brainsched.core.true_division import truly_divided
 
 EPOCHS = np.arange(5000)
 

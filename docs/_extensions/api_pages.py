@@ -36,7 +36,9 @@ MEMBERS = """\
    :special-members: __call__
    :inherited-members: Node, PrettyObject, PrettyRepr, LRScheduler, object
 """
-BESIDES = {"scale_by_scheduler": "\n\n.. autoclass:: brainsched._optax.ScaleBySchedulerState\n"}
+BESIDES = {
+    "scale_by_scheduler": "\n\n.. autoclass:: brainsched.optax.scale.ScaleBySchedulerState\n"
+}
 
 
 def load_gallery() -> Any:

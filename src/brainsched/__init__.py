@@ -1,16 +1,17 @@
 """Learning-rate schedules for models trained with brainstate and Flax."""
 
-from brainsched import _x64, schedules  # noqa: F401  (before all others, see there)
-from brainsched._base import LRScheduler
-from brainsched._from_config import from_config
-from brainsched._layerwise import layerwise_decay
-from brainsched._optax import rates_by_name, scale_by_scheduler
-from brainsched._optax_resume import check_resumed
-from brainsched._range_curve import RangeTest, Suggestion
-from brainsched._range_test import lr_range_test, lr_range_test_optax
-from brainsched._value_schedule import ValueSchedule
+from brainsched import schedules
+from brainsched.configs.from_config import from_config
+from brainsched.core.scheduler import LRScheduler
+from brainsched.link import x64  # noqa: F401
+from brainsched.optax.layerwise import layerwise_decay
+from brainsched.optax.resume import check_resumed
+from brainsched.optax.scale import rates_by_name, scale_by_scheduler
+from brainsched.range_test.curve import RangeTest, Suggestion
+from brainsched.range_test.sweep import lr_range_test, lr_range_test_optax
 from brainsched.schedules import *  # noqa: F403  (the classes that it lists)
 from brainsched.schedules.branch import cooldown, rewarm
+from brainsched.schedules.value_schedule import ValueSchedule
 
 __version__ = "0.2.0"
 

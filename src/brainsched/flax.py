@@ -21,8 +21,8 @@ from typing import Any
 
 from flax import serialization
 
-from brainsched import _config
-from brainsched._base import LRScheduler
+from brainsched.core import config as configuring
+from brainsched.core.scheduler import LRScheduler
 
 
 def _to_state_dict(scheduler: LRScheduler) -> dict[str, Any]:
@@ -39,4 +39,4 @@ def _register(cls: type[LRScheduler]) -> None:
     serialization.register_serialization_state(cls, _to_state_dict, _from_state_dict)
 
 
-_config.for_every_class(_register)
+configuring.for_every_class(_register)

@@ -7,13 +7,13 @@ from typing import Any
 import jax
 import numpy as np
 
-from brainsched import _check
-from brainsched._base import LRScheduler
-from brainsched._types import Epochs, LRs, Rate, largest_epoch
-from brainsched.schedules import _schedule_check
-from brainsched.schedules._curves import between, progress
+from brainsched import checks
+from brainsched.core.scheduler import LRScheduler
+from brainsched.schedules import schedule_checks
 from brainsched.schedules.composition import Composition
+from brainsched.schedules.curves import between, progress
 from brainsched.schedules.warmup import DECAYS
+from brainsched.types import Epochs, LRs, Rate, largest_epoch
 
 
 class Branch(Composition):
@@ -69,8 +69,8 @@ class Branch(Composition):
         last_epoch: int = 0,
     ) -> None:
         self.scheduler = self._trunk = scheduler
-        self.at = _schedule_check.count("at", at, least=0)
-        self.length = _schedule_check.count("length", length, least=1)
+        self.at = schedule_checks.count("at", at, least=0)
+        self.length = schedule_checks.count("length", length, least=1)
         self.end_lr = _end_lr("end_lr", end_lr)
         self.strategy = _strategy("strategy", strategy)
         super().__init__({"scheduler": scheduler}, last_epoch)
@@ -140,7 +140,7 @@ def cooldown(
     Hägele et al., "Scaling Laws and Compute-Optimal Training Beyond Fixed Training Durations",
     NeurIPS 2024.
     """
-    eta_min = _check.rate("eta_min", eta_min)
+    eta_min = checks.rate("eta_min", eta_min)
     decay_strategy = _strategy("decay_strategy", decay_strategy)
     branch = Branch(scheduler, at, length, eta_min, decay_strategy, last_epoch)
     return _one_way(branch, "eta_min", "at most")
@@ -220,8 +220,8 @@ def _one_way(branch: Branch, name: str, bound: str) -> Branch:
 
 
 def _end_lr(name: str, value: Any) -> Rate | None:
-    return None if value is None else _check.rate(name, value)
+    return None if value is None else checks.rate(name, value)
 
 
 def _strategy(name: str, value: Any) -> str:
-    return _schedule_check.one_of(name, value, list(DECAYS))
+    return schedule_checks.one_of(name, value, list(DECAYS))

@@ -12,15 +12,16 @@ from typing import Any
 import jax
 import numpy as np
 
-from brainsched import _arguments, _check, _foreign_calls
-from brainsched._base import LRScheduler
-from brainsched._base_rates import JointBaseRates
-from brainsched._evaluation import Bases
-from brainsched._types import Array, Epochs, LRs, largest_epoch
+from brainsched import checks
+from brainsched.core import arguments, foreign_calls
+from brainsched.core.base_rates import JointBaseRates
+from brainsched.core.evaluation import Bases
+from brainsched.core.scheduler import LRScheduler
 from brainsched.schedules.cosine import WarmupCosineSchedule
 from brainsched.schedules.inverse import InverseSqrtLR
 from brainsched.schedules.polynomial import LinearLR
 from brainsched.schedules.warmup import WSD, WarmupScheduler
+from brainsched.types import Array, Epochs, LRs, largest_epoch
 
 # The argument that says how long a schedule rises.
 WARM_UPS: dict[type[LRScheduler], str] = {
@@ -57,7 +58,7 @@ class Composition(LRScheduler):
             if not isinstance(part, LRScheduler):
                 raise TypeError(
                     f"{name} must be a scheduler of brainsched, got {type(part).__name__}"
-                    f"{_foreign_calls.hint_of_function(part)}"
+                    f"{foreign_calls.hint_of_function(part)}"
                 )
             part._require_pure(name)
         _require_the_same_groups({name: part._bases for name, part in parts.items()})
@@ -88,7 +89,7 @@ def _require_the_same_groups(parts: Mapping[str, Bases]) -> None:
 
 def _numbered(schedulers: Any) -> dict[str, Any]:
     """Return the entries of ``schedulers``, which must be a sequence, by their names."""
-    entries = _check.sequence("schedulers", schedulers, "schedulers")
+    entries = checks.sequence("schedulers", schedulers, "schedulers")
     if not entries:
         raise ValueError("schedulers must have at least one scheduler, got an empty sequence")
     return {f"schedulers[{i}]": entry for i, entry in enumerate(entries)}
@@ -149,8 +150,8 @@ class SequentialLR(Composition):
         last_epoch: int = 0,
     ) -> None:
         self.milestones = milestones
-        starts = _check.boundaries("milestones", milestones).tolist()
-        parts = _check.sequence("schedulers", schedulers, "schedulers")
+        starts = checks.boundaries("milestones", milestones).tolist()
+        parts = checks.sequence("schedulers", schedulers, "schedulers")
         if len(parts) != len(starts) + 1:
             raise ValueError(
                 f"schedulers must have one entry more than there are milestones: "
@@ -168,7 +169,7 @@ class SequentialLR(Composition):
             falls = isinstance(part, LinearLR) and part.start_factor >= part.end_factor
             if name is None or falls or getattr(part, name) <= end - start:
                 continue
-            _check.warn(
+            checks.warn(
                 f"schedulers[{i}] warms up for {name}={getattr(part, name)} epochs, but "
                 f"milestones[{i}]={end} ends it after {end - start}: it does not reach its base "
                 f"rate. Give it as many epochs as it warms up for"
@@ -178,12 +179,12 @@ class SequentialLR(Composition):
         for i, parts in enumerate(itertools.pairwise(self.schedulers)):
             rates = [part._bases.listed[0] for part in parts]
             # A composition has no base rate of its own, and so none that is left out.
-            given = [_arguments.base_lr_left_out(part) is None for part in parts]
+            given = [arguments.base_lr_left_out(part) is None for part in parts]
             if all(given) or any(isinstance(rate, jax.Array) for rate in rates) or 0 in rates:
                 continue
             if max(rates) >= 10 * min(rates):
                 left = given.index(False)
-                _check.warn(
+                checks.warn(
                     f"schedulers[{i + left}] was not given a base rate, and has its default of "
                     f"{rates[left]:g}, next to {rates[1 - left]:g} of schedulers[{i + 1 - left}]: "
                     f"give it the base rate that you mean, {rates[left]:g} if it is that"
@@ -264,12 +265,12 @@ class ChainedScheduler(Composition):
         bases = [part._bases.listed for part in self.schedulers]
         if any(isinstance(rate, jax.Array) for listed in bases for rate in listed):
             return
-        given = [_arguments.base_lr_left_out(part) is None for part in self.schedulers]
+        given = [arguments.base_lr_left_out(part) is None for part in self.schedulers]
         if given[0] and set(bases[0]) != {1}:
             return
         for i, listed in enumerate(bases):
             if given[i] and not {1, *bases[0]}.issuperset(listed):
-                _check.warn(
+                checks.warn(
                     f"the base rate is that of schedulers[0], {bases[0][0]:g}, and that of "
                     f"schedulers[{i}], {listed[0]:g}, plays no part: put the part whose base rate "
                     f"you mean first"
@@ -292,4 +293,4 @@ class ChainedScheduler(Composition):
             # Not rate / own: XLA turns a division by a constant into this product.
             result = result * (rate if i == 0 else rate * (1 / xp.where(is_zero, 1.0, own)))
             all_present = all_present & ~is_zero
-        return xp.where(all_present, xp.minimum(result, _check.LARGEST_RATE), 0.0)
+        return xp.where(all_present, xp.minimum(result, checks.LARGEST_RATE), 0.0)

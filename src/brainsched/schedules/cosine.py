@@ -6,13 +6,13 @@ from typing import Any
 
 import numpy as np
 
-from brainsched import _check
-from brainsched._base import LRScheduler
-from brainsched._types import BaseLRs, Epochs, LRs, Rate, Rates, epoch_dtype, largest_epoch
-from brainsched.schedules import _schedule_check
-from brainsched.schedules._curves import Progress, between, cosine, progress
-from brainsched.schedules._powers import Powers
-from brainsched.schedules._search import Search
+from brainsched import checks
+from brainsched.core.scheduler import LRScheduler
+from brainsched.schedules import schedule_checks
+from brainsched.schedules.curves import Progress, between, cosine, progress
+from brainsched.schedules.powers import Powers
+from brainsched.schedules.search import Search
+from brainsched.types import BaseLRs, Epochs, LRs, Rate, Rates, epoch_dtype, largest_epoch
 
 
 class CosineAnnealingLR(LRScheduler):
@@ -61,8 +61,8 @@ class CosineAnnealingLR(LRScheduler):
         eta_min: Rate = 0.0,
         last_epoch: int = 0,
     ) -> None:
-        self.T_max = _schedule_check.count("T_max", T_max, least=1)
-        self.eta_min = _check.rate("eta_min", eta_min)
+        self.T_max = schedule_checks.count("T_max", T_max, least=1)
+        self.eta_min = checks.rate("eta_min", eta_min)
         super().__init__(base_lr, last_epoch)
 
     def formula(self, epoch: Epochs, base_lrs: BaseLRs, xp: ModuleType) -> LRs:
@@ -124,10 +124,10 @@ class CosineAnnealingWarmRestarts(LRScheduler):
         last_epoch: int = 0,
         decay: float = 1.0,
     ) -> None:
-        self.T_0 = _schedule_check.count("T_0", T_0, least=1)
-        self.T_mult = _schedule_check.count("T_mult", T_mult, least=1)
-        self.eta_min = _check.rate("eta_min", eta_min)
-        self.decay = _schedule_check.within("decay", decay, "(0, 1]")
+        self.T_0 = schedule_checks.count("T_0", T_0, least=1)
+        self.T_mult = schedule_checks.count("T_mult", T_mult, least=1)
+        self.eta_min = checks.rate("eta_min", eta_min)
+        self.decay = schedule_checks.within("decay", decay, "(0, 1]")
         self._powers = Powers(self.decay)
         starts, lengths = [0], [self.T_0]
         while self.T_mult > 1 and starts[-1] + lengths[-1] <= largest_epoch():
@@ -239,15 +239,15 @@ class WarmupCosineSchedule(LRScheduler):
         eta_min: Rate = 0.0,
         last_epoch: int = 0,
     ) -> None:
-        self.warmup_steps = _schedule_check.count("warmup_steps", warmup_steps, least=0)
-        self.total_steps = _schedule_check.count("total_steps", total_steps, least=1)
+        self.warmup_steps = schedule_checks.count("warmup_steps", warmup_steps, least=0)
+        self.total_steps = schedule_checks.count("total_steps", total_steps, least=1)
         if self.warmup_steps >= self.total_steps:
             raise ValueError(
                 f"warmup_steps must be less than total_steps, which is {self.total_steps}, "
                 f"got {self.warmup_steps}"
             )
-        self.warmup_start_lr = _check.rate("warmup_start_lr", warmup_start_lr)
-        self.eta_min = _check.rate("eta_min", eta_min)
+        self.warmup_start_lr = checks.rate("warmup_start_lr", warmup_start_lr)
+        self.eta_min = checks.rate("eta_min", eta_min)
         super().__init__(base_lr, last_epoch)
 
     @property

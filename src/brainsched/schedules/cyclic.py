@@ -6,14 +6,14 @@ from typing import Any
 
 import numpy as np
 
-from brainsched import _check
-from brainsched._base import LRScheduler
-from brainsched._base_rates import BaseRates
-from brainsched._types import BaseLRs, Epochs, LRs, Rates
-from brainsched.schedules import _schedule_check
-from brainsched.schedules._curves import between, cosine, linear, progress
-from brainsched.schedules._powers import Powers
-from brainsched.schedules._user_function import evaluate
+from brainsched import checks
+from brainsched.core.base_rates import BaseRates
+from brainsched.core.scheduler import LRScheduler
+from brainsched.schedules import schedule_checks
+from brainsched.schedules.curves import between, cosine, linear, progress
+from brainsched.schedules.powers import Powers
+from brainsched.schedules.user_function import evaluate
+from brainsched.types import BaseLRs, Epochs, LRs, Rates
 
 ANNEALINGS = {"cos": cosine, "linear": linear}
 
@@ -73,21 +73,21 @@ class CyclicLR(LRScheduler):
         last_epoch: int = 0,
     ) -> None:
         self.max_lr = max_lr
-        self._max_lrs = BaseRates(tuple(_check.base_rates("max_lr", max_lr, base_lr)))
-        self.step_size_up = _schedule_check.count("step_size_up", step_size_up, least=1)
+        self._max_lrs = BaseRates(tuple(checks.base_rates("max_lr", max_lr, base_lr)))
+        self.step_size_up = schedule_checks.count("step_size_up", step_size_up, least=1)
         self.step_size_down = (
             self.step_size_up
             if step_size_down is None
-            else _schedule_check.count("step_size_down", step_size_down, least=1)
+            else schedule_checks.count("step_size_down", step_size_down, least=1)
         )
-        self._period = _schedule_check.count(
+        self._period = schedule_checks.count(
             "step_size_up + step_size_down", self.step_size_up + self.step_size_down, least=2
         )
         modes = ["triangular", "triangular2", "exp_range"]
-        self.mode = _schedule_check.one_of("mode", mode, modes)
-        self.gamma = _schedule_check.within("gamma", gamma, "(0, 1]")
-        self.scale_fn = None if scale_fn is None else _schedule_check.function("scale_fn", scale_fn)
-        self.scale_mode = _schedule_check.one_of("scale_mode", scale_mode, ["cycle", "iterations"])
+        self.mode = schedule_checks.one_of("mode", mode, modes)
+        self.gamma = schedule_checks.within("gamma", gamma, "(0, 1]")
+        self.scale_fn = None if scale_fn is None else schedule_checks.function("scale_fn", scale_fn)
+        self.scale_mode = schedule_checks.one_of("scale_mode", scale_mode, ["cycle", "iterations"])
         self._powers = Powers(self.gamma if mode == "exp_range" else 0.5)
         super().__init__(base_lr, last_epoch)
 
@@ -173,16 +173,16 @@ class OneCycleLR(LRScheduler):
         final_div_factor: float = 1e4,
         last_epoch: int = 0,
     ) -> None:
-        _check.base_rates("max_lr", max_lr)
+        checks.base_rates("max_lr", max_lr)
         self.max_lr = max_lr
         self.epochs, self.steps_per_epoch = epochs, steps_per_epoch
         self.total_steps = _total_steps(total_steps, epochs, steps_per_epoch)
-        self.pct_start = _schedule_check.within("pct_start", pct_start, "(0, 1)")
-        self.anneal_strategy = _schedule_check.one_of(
+        self.pct_start = schedule_checks.within("pct_start", pct_start, "(0, 1)")
+        self.anneal_strategy = schedule_checks.one_of(
             "anneal_strategy", anneal_strategy, list(ANNEALINGS)
         )
-        self.div_factor = _schedule_check.within("div_factor", div_factor, "[1, inf)")
-        self.final_div_factor = _schedule_check.within(
+        self.div_factor = schedule_checks.within("div_factor", div_factor, "[1, inf)")
+        self.final_div_factor = schedule_checks.within(
             "final_div_factor", final_div_factor, "[1, inf)"
         )
         super().__init__(max_lr, last_epoch)
@@ -204,9 +204,9 @@ def _total_steps(total_steps: Any, epochs: Any, steps_per_epoch: Any) -> int:
     if total_steps is None and (epochs is None or steps_per_epoch is None):
         raise ValueError("OneCycleLR needs total_steps, or both epochs and steps_per_epoch")
     if epochs is not None:
-        epochs = _schedule_check.count("epochs", epochs, least=1)
+        epochs = schedule_checks.count("epochs", epochs, least=1)
     if steps_per_epoch is not None:
-        steps_per_epoch = _schedule_check.count("steps_per_epoch", steps_per_epoch, least=1)
+        steps_per_epoch = schedule_checks.count("steps_per_epoch", steps_per_epoch, least=1)
     if total_steps is None:
-        return _schedule_check.count("epochs * steps_per_epoch", epochs * steps_per_epoch, least=1)
-    return _schedule_check.count("total_steps", total_steps, least=1)
+        return schedule_checks.count("epochs * steps_per_epoch", epochs * steps_per_epoch, least=1)
+    return schedule_checks.count("total_steps", total_steps, least=1)

@@ -2,11 +2,11 @@
 
 from types import ModuleType
 
-from brainsched import _check
-from brainsched._base import LRScheduler
-from brainsched._types import BaseLRs, Epochs, LRs, Rate, Rates
-from brainsched.schedules import _schedule_check
-from brainsched.schedules._powers import Powers
+from brainsched import checks
+from brainsched.core.scheduler import LRScheduler
+from brainsched.schedules import schedule_checks
+from brainsched.schedules.powers import Powers
+from brainsched.types import BaseLRs, Epochs, LRs, Rate, Rates
 
 
 class ExponentialLR(LRScheduler):
@@ -43,7 +43,7 @@ class ExponentialLR(LRScheduler):
     """
 
     def __init__(self, base_lr: Rates = 1e-3, gamma: float = 0.95, last_epoch: int = 0) -> None:
-        self.gamma = _schedule_check.within("gamma", gamma, "(0, 1]")
+        self.gamma = schedule_checks.within("gamma", gamma, "(0, 1]")
         self._last = Powers(self.gamma).last
         super().__init__(base_lr, last_epoch)
 
@@ -104,11 +104,11 @@ class ExponentialDecayLR(LRScheduler):
         end_value: Rate | None = None,
         last_epoch: int = 0,
     ) -> None:
-        self.decay_steps = _schedule_check.count("decay_steps", decay_steps, least=1)
-        self.decay_rate = _schedule_check.within("decay_rate", decay_rate, "(0, inf)")
-        self.transition_begin = _schedule_check.count("transition_begin", transition_begin, least=0)
-        self.staircase = _schedule_check.flag("staircase", staircase)
-        self.end_value = None if end_value is None else _check.rate("end_value", end_value)
+        self.decay_steps = schedule_checks.count("decay_steps", decay_steps, least=1)
+        self.decay_rate = schedule_checks.within("decay_rate", decay_rate, "(0, inf)")
+        self.transition_begin = schedule_checks.count("transition_begin", transition_begin, least=0)
+        self.staircase = schedule_checks.flag("staircase", staircase)
+        self.end_value = None if end_value is None else checks.rate("end_value", end_value)
         self._powers = Powers(self.decay_rate)
         super().__init__(base_lr, last_epoch)
 
@@ -125,4 +125,4 @@ class ExponentialDecayLR(LRScheduler):
             return xp.maximum(rates, self.end_value)
         if self.end_value is not None:
             return xp.minimum(rates, self.end_value)
-        return xp.minimum(rates, _check.LARGEST_RATE)
+        return xp.minimum(rates, checks.LARGEST_RATE)

@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from types import ModuleType
 from typing import Any
 
-from brainsched._base import LRScheduler
-from brainsched._types import Epochs, LRs
-from brainsched.schedules import _schedule_check
+from brainsched.core.scheduler import LRScheduler
+from brainsched.schedules import schedule_checks
 from brainsched.schedules.composition import Composition
+from brainsched.types import Epochs, LRs
 
 
 class Extension(Composition):
@@ -64,14 +64,14 @@ class Extension(Composition):
         self, scheduler: LRScheduler, at: int, end: int, new_end: int, last_epoch: int = 0
     ) -> None:
         self.scheduler = self._trunk = scheduler
-        self.at = _schedule_check.count("at", at, least=0)
-        self.end = _schedule_check.count("end", end, least=0)
+        self.at = schedule_checks.count("at", at, least=0)
+        self.end = schedule_checks.count("end", end, least=0)
         if self.end <= self.at:
             raise ValueError(
                 f"end must come after at, which is {self.at}, got {self.end}: nothing is left to "
                 f"stretch; after the end use rewarm, and then cooldown"
             )
-        self.new_end = _schedule_check.count("new_end", new_end, least=self.at + 1)
+        self.new_end = schedule_checks.count("new_end", new_end, least=self.at + 1)
         super().__init__({"scheduler": scheduler}, last_epoch)
 
     @property

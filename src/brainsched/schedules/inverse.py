@@ -3,11 +3,11 @@
 from collections.abc import Sequence
 from types import ModuleType
 
-from brainsched import _check
-from brainsched._base import LRScheduler
-from brainsched._types import BaseLRs, Epochs, LRs, Rate, Rates
-from brainsched.schedules import _schedule_check
-from brainsched.schedules._curves import between, progress
+from brainsched import checks
+from brainsched.core.scheduler import LRScheduler
+from brainsched.schedules import schedule_checks
+from brainsched.schedules.curves import between, progress
+from brainsched.types import BaseLRs, Epochs, LRs, Rate, Rates
 
 
 class InverseSqrtLR(LRScheduler):
@@ -64,13 +64,13 @@ class InverseSqrtLR(LRScheduler):
         warmup_start_lr: Rate = 0.0,
         last_epoch: int = 0,
     ) -> None:
-        self.warmup_steps = _schedule_check.count("warmup_steps", warmup_steps, least=0)
+        self.warmup_steps = schedule_checks.count("warmup_steps", warmup_steps, least=0)
         self.timescale = (
             self.warmup_steps or 10_000
             if timescale is None
-            else _schedule_check.count("timescale", timescale, least=1)
+            else schedule_checks.count("timescale", timescale, least=1)
         )
-        self.warmup_start_lr = _check.rate("warmup_start_lr", warmup_start_lr)
+        self.warmup_start_lr = checks.rate("warmup_start_lr", warmup_start_lr)
         super().__init__(base_lr, last_epoch)
 
     @property
@@ -136,9 +136,9 @@ class InverseTimeDecayLR(LRScheduler):
         staircase: bool = False,
         last_epoch: int = 0,
     ) -> None:
-        self.decay_steps = _schedule_check.count("decay_steps", decay_steps, least=1)
-        self.decay_rate = _schedule_check.within("decay_rate", decay_rate, "[0, inf)")
-        self.staircase = _schedule_check.flag("staircase", staircase)
+        self.decay_steps = schedule_checks.count("decay_steps", decay_steps, least=1)
+        self.decay_rate = schedule_checks.within("decay_rate", decay_rate, "[0, inf)")
+        self.staircase = schedule_checks.flag("staircase", staircase)
         super().__init__(base_lr, last_epoch)
 
     def formula(self, epoch: Epochs, base_lrs: BaseLRs, xp: ModuleType) -> LRs:

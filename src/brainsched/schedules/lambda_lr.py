@@ -3,13 +3,13 @@
 from collections.abc import Sequence
 from types import ModuleType
 
-from brainsched import _check
-from brainsched._base import LRScheduler
-from brainsched._base_rates import BaseRates
-from brainsched._evaluation import Evaluation
-from brainsched._types import BaseLRs, Epochs, LRs, Rates
-from brainsched.schedules import _multipliers, _schedule_check
-from brainsched.schedules._user_function import Multiplier, evaluate
+from brainsched import checks
+from brainsched.core.base_rates import BaseRates
+from brainsched.core.evaluation import Evaluation
+from brainsched.core.scheduler import LRScheduler
+from brainsched.schedules import multipliers, schedule_checks
+from brainsched.schedules.user_function import Multiplier, evaluate
+from brainsched.types import BaseLRs, Epochs, LRs, Rates
 
 
 class LambdaLR(LRScheduler):
@@ -61,11 +61,11 @@ class LambdaLR(LRScheduler):
         if callable(lr_lambda):
             self._functions = {"lr_lambda": lr_lambda}
         else:
-            entries = _check.sequence("lr_lambda", lr_lambda, "functions, or one function")
+            entries = checks.sequence("lr_lambda", lr_lambda, "functions, or one function")
             if not entries:
                 raise ValueError("lr_lambda must have at least one function, got an empty sequence")
             self._functions = {
-                f"lr_lambda[{group}]": _schedule_check.function(f"lr_lambda[{group}]", entry)
+                f"lr_lambda[{group}]": schedule_checks.function(f"lr_lambda[{group}]", entry)
                 for group, entry in enumerate(entries)
             }
             self.max_groups = len(entries)
@@ -77,7 +77,7 @@ class LambdaLR(LRScheduler):
             groups = self.max_groups or 1
             alone = Evaluation(type(self).__name__, self.formula, [], BaseRates((1.0,)), groups)
             name = "the results of lr_lambda"
-            _multipliers.warn_if_rates(self, name, alone.sample(), "write base_lr=1.0")
+            multipliers.warn_if_rates(self, name, alone.sample(), "write base_lr=1.0")
 
     def formula(self, epoch: Epochs, base_lrs: BaseLRs, xp: ModuleType) -> LRs:
         """Evaluate the functions; see :meth:`LRScheduler.formula`."""

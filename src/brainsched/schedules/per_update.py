@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from types import ModuleType
 from typing import Any
 
-from brainsched._base import LRScheduler
-from brainsched._types import Epochs, LRs
-from brainsched.schedules import _schedule_check
+from brainsched.core.scheduler import LRScheduler
+from brainsched.schedules import schedule_checks
 from brainsched.schedules.composition import Composition
+from brainsched.types import Epochs, LRs
 
 
 class PerUpdate(Composition):
@@ -63,8 +63,8 @@ class PerUpdate(Composition):
         last_epoch: int = 0,
     ) -> None:
         self.scheduler = scheduler
-        self.steps_per_epoch = _schedule_check.count("steps_per_epoch", steps_per_epoch, least=1)
-        self.staircase = _schedule_check.flag("staircase", staircase)
+        self.steps_per_epoch = schedule_checks.count("steps_per_epoch", steps_per_epoch, least=1)
+        self.staircase = schedule_checks.flag("staircase", staircase)
         super().__init__({"scheduler": scheduler}, last_epoch)
 
     @property

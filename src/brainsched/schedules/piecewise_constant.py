@@ -4,11 +4,11 @@ from collections.abc import Sequence
 from types import ModuleType
 from typing import Self
 
-from brainsched import _check
-from brainsched._base import LRScheduler
-from brainsched._types import Array, BaseLRs, Epochs, LRs, Rates
-from brainsched.schedules import _multipliers
-from brainsched.schedules._search import Search
+from brainsched import checks
+from brainsched.core.scheduler import LRScheduler
+from brainsched.schedules import multipliers
+from brainsched.schedules.search import Search
+from brainsched.types import Array, BaseLRs, Epochs, LRs, Rates
 
 
 class PiecewiseConstantSchedule(LRScheduler):
@@ -68,13 +68,13 @@ class PiecewiseConstantSchedule(LRScheduler):
     ) -> None:
         self.boundaries = [1000, 2000] if boundaries is None else boundaries
         self.values = [1.0, 0.1, 0.01] if values is None else values
-        self._boundaries = _check.boundaries("boundaries", self.boundaries)
+        self._boundaries = checks.boundaries("boundaries", self.boundaries)
         self._stages = Search(self._boundaries)
-        table = _check.table("values", self.values, len(self._boundaries), more=1)
+        table = checks.table("values", self.values, len(self._boundaries), more=1)
         self.max_groups = table.shape[1] if table.ndim == 2 else None
         self._multipliers = table if table.ndim == 2 else table[:, None]
         super().__init__(base_lr, last_epoch)
-        _multipliers.warn_if_rates(
+        multipliers.warn_if_rates(
             self,
             "values",
             self._multipliers,
@@ -117,8 +117,8 @@ class PiecewiseConstantSchedule(LRScheduler):
         >>> schedule.lr_at([29, 30, 60]).ravel().tolist()
         [0.5, 0.25, 0.125]
         """
-        table = _check.table(
-            "rates", rates, len(_check.boundaries("boundaries", boundaries)), more=1
+        table = checks.table(
+            "rates", rates, len(checks.boundaries("boundaries", boundaries)), more=1
         )
         base_lr = [1.0] * table.shape[1] if table.ndim == 2 else 1.0
         return cls(base_lr, boundaries, rates, last_epoch)

@@ -5,12 +5,12 @@ from types import ModuleType
 
 import numpy as np
 
-from brainsched import _check
-from brainsched._base import LRScheduler
-from brainsched._types import Array, BaseLRs, Epochs, LRs, Rates
-from brainsched.schedules import _multipliers
-from brainsched.schedules._curves import Progress, between
-from brainsched.schedules._search import Search
+from brainsched import checks
+from brainsched.core.scheduler import LRScheduler
+from brainsched.schedules import multipliers
+from brainsched.schedules.curves import Progress, between
+from brainsched.schedules.search import Search
+from brainsched.types import Array, BaseLRs, Epochs, LRs, Rates
 
 
 class PiecewiseLinearSchedule(LRScheduler):
@@ -68,10 +68,10 @@ class PiecewiseLinearSchedule(LRScheduler):
     ) -> None:
         self.boundaries = boundaries
         self.values = values
-        self._knots = _check.boundaries("boundaries", boundaries)
+        self._knots = checks.boundaries("boundaries", boundaries)
         if not len(self._knots):
             raise ValueError("boundaries must have at least one epoch, got an empty sequence")
-        table = _check.table("values", values, len(self._knots), more=0)
+        table = checks.table("values", values, len(self._knots), more=0)
         self.max_groups = table.shape[1] if table.ndim == 2 else None
         self._multipliers = table if table.ndim == 2 else table[:, None]
         self._reached = Search(self._knots)
@@ -82,7 +82,7 @@ class PiecewiseLinearSchedule(LRScheduler):
         lengths = self._ends - self._starts
         self._per_epoch = np.where(lengths > 0, 1 / np.maximum(lengths, 1), 0.0)
         super().__init__(base_lr, last_epoch)
-        _multipliers.warn_if_rates(self, "values", self._multipliers, "write base_lr=1.0")
+        multipliers.warn_if_rates(self, "values", self._multipliers, "write base_lr=1.0")
 
     @property
     def stage_boundaries(self) -> Sequence[int]:

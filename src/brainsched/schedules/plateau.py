@@ -6,14 +6,16 @@ from typing import Any
 
 import numpy as np
 
-from brainsched import _check, _missed, _tracking
-from brainsched._base import LRScheduler
-from brainsched._base_rates import BaseRates
-from brainsched._evaluation import advance
-from brainsched._states import AppliedRates, CountState, MetricState
-from brainsched._types import Array, BaseLRs, Epochs, LRs, Rates
-from brainsched.schedules import _schedule_check
-from brainsched.schedules._powers import Powers
+from brainsched import checks
+from brainsched.core import missed
+from brainsched.core.base_rates import BaseRates
+from brainsched.core.evaluation import advance
+from brainsched.core.scheduler import LRScheduler
+from brainsched.core.states import AppliedRates, CountState, MetricState
+from brainsched.link import tracing
+from brainsched.schedules import schedule_checks
+from brainsched.schedules.powers import Powers
+from brainsched.types import Array, BaseLRs, Epochs, LRs, Rates
 
 
 class ReduceLROnPlateau(LRScheduler):
@@ -107,19 +109,19 @@ class ReduceLROnPlateau(LRScheduler):
         eps: float = 1e-8,
         last_epoch: int = 0,
     ) -> None:
-        self.mode = _schedule_check.one_of("mode", mode, ["min", "max"])
-        self.factor = _schedule_check.within("factor", factor, "(0, 1)")
-        self.patience = _schedule_check.count("patience", patience, least=0)
-        self.threshold = _check.number("threshold", threshold)
-        self.threshold_mode = _schedule_check.one_of(
+        self.mode = schedule_checks.one_of("mode", mode, ["min", "max"])
+        self.factor = schedule_checks.within("factor", factor, "(0, 1)")
+        self.patience = schedule_checks.count("patience", patience, least=0)
+        self.threshold = checks.number("threshold", threshold)
+        self.threshold_mode = schedule_checks.one_of(
             "threshold_mode", threshold_mode, ["rel", "abs"]
         )
         if mode == "min" and threshold_mode == "rel" and self.threshold >= 1:
             raise ValueError(f"threshold must be below 1 in modes 'min' and 'rel', got {threshold}")
-        self.cooldown = _schedule_check.count("cooldown", cooldown, least=0)
+        self.cooldown = schedule_checks.count("cooldown", cooldown, least=0)
         self.min_lr = min_lr
-        self.eps = _check.number("eps", eps)
-        self._min_lrs = BaseRates(tuple(_check.base_rates("min_lr", min_lr, base_lr)))
+        self.eps = checks.number("eps", eps)
+        self._min_lrs = BaseRates(tuple(checks.base_rates("min_lr", min_lr, base_lr)))
         self._powers = Powers(self.factor)
         self.best = MetricState(math.inf if mode == "min" else -math.inf)
         self.num_bad_epochs = CountState(0)
@@ -165,11 +167,11 @@ class ReduceLROnPlateau(LRScheduler):
         brainstate.TraceContextError
             If called under a plain JAX transformation, which does not track States.
         """
-        _tracking.require(self.last_epoch, "step()")
+        tracing.require(self.last_epoch, "step()")
         if not self._was_missed:
-            _missed.warn_if_missed(self, epoch)
-        metric = _check.metric("metric", metric)
-        now: Any = self.last_epoch.value if epoch is None else _check.epoch("epoch", epoch)
+            missed.warn_if_missed(self, epoch)
+        metric = checks.metric("metric", metric)
+        now: Any = self.last_epoch.value if epoch is None else checks.epoch("epoch", epoch)
         memory = [getattr(self, name).value for name in self._memory]
         move = self._next if epoch is None else self._jump
         (now, *memory), rates = self._evaluation(move, metric, now, *memory)

@@ -2,11 +2,11 @@
 
 from types import ModuleType
 
-from brainsched._base import LRScheduler
-from brainsched._types import BaseLRs, Epochs, LRs, Rates
-from brainsched.schedules import _schedule_check
-from brainsched.schedules._curves import between, progress
+from brainsched.core.scheduler import LRScheduler
+from brainsched.schedules import schedule_checks
+from brainsched.schedules.curves import between, progress
 from brainsched.schedules.steps import ConstantLR
+from brainsched.types import BaseLRs, Epochs, LRs, Rates
 
 # ConstantLR was here in version 0.1.0.
 __all__ = ["ConstantLR", "LinearLR", "PolynomialLR"]
@@ -55,8 +55,8 @@ class PolynomialLR(LRScheduler):
         power: float = 1.0,
         last_epoch: int = 0,
     ) -> None:
-        self.total_iters = _schedule_check.count("total_iters", total_iters, least=1)
-        self.power = _schedule_check.within("power", power, "(0, inf)")
+        self.total_iters = schedule_checks.count("total_iters", total_iters, least=1)
+        self.power = schedule_checks.within("power", power, "(0, inf)")
         super().__init__(base_lr, last_epoch)
 
     def formula(self, epoch: Epochs, base_lrs: BaseLRs, xp: ModuleType) -> LRs:
@@ -107,9 +107,9 @@ class LinearLR(LRScheduler):
         total_iters: int = 5,
         last_epoch: int = 0,
     ) -> None:
-        self.start_factor = _schedule_check.within("start_factor", start_factor, "[0, 1]")
-        self.end_factor = _schedule_check.within("end_factor", end_factor, "[0, 1]")
-        self.total_iters = _schedule_check.count("total_iters", total_iters, least=0)
+        self.start_factor = schedule_checks.within("start_factor", start_factor, "[0, 1]")
+        self.end_factor = schedule_checks.within("end_factor", end_factor, "[0, 1]")
+        self.total_iters = schedule_checks.count("total_iters", total_iters, least=0)
         super().__init__(base_lr, last_epoch)
 
     def formula(self, epoch: Epochs, base_lrs: BaseLRs, xp: ModuleType) -> LRs:

@@ -3,12 +3,12 @@
 from collections.abc import Sequence
 from types import ModuleType
 
-from brainsched import _check
-from brainsched._base import LRScheduler
-from brainsched._types import BaseLRs, Epochs, LRs, Rates
-from brainsched.schedules import _schedule_check
-from brainsched.schedules._powers import Powers
-from brainsched.schedules._search import Search
+from brainsched import checks
+from brainsched.core.scheduler import LRScheduler
+from brainsched.schedules import schedule_checks
+from brainsched.schedules.powers import Powers
+from brainsched.schedules.search import Search
+from brainsched.types import BaseLRs, Epochs, LRs, Rates
 
 
 class StepLR(LRScheduler):
@@ -53,8 +53,8 @@ class StepLR(LRScheduler):
         gamma: float = 0.1,
         last_epoch: int = 0,
     ) -> None:
-        self.step_size = _schedule_check.count("step_size", step_size, least=1)
-        self.gamma = _schedule_check.within("gamma", gamma, "(0, 1]")
+        self.step_size = schedule_checks.count("step_size", step_size, least=1)
+        self.gamma = schedule_checks.within("gamma", gamma, "(0, 1]")
         self._powers = Powers(self.gamma)
         super().__init__(base_lr, last_epoch)
 
@@ -108,8 +108,8 @@ class MultiStepLR(LRScheduler):
         last_epoch: int = 0,
     ) -> None:
         self.milestones = milestones
-        self.gamma = _schedule_check.within("gamma", gamma, "(0, 1]")
-        self._milestones = _check.boundaries("milestones", milestones)
+        self.gamma = schedule_checks.within("gamma", gamma, "(0, 1]")
+        self._milestones = checks.boundaries("milestones", milestones)
         self._falls = Search(self._milestones)
         self._powers = Powers(self.gamma)
         super().__init__(base_lr, last_epoch)
@@ -169,8 +169,8 @@ class ConstantLR(LRScheduler):
         total_iters: int = 5,
         last_epoch: int = 0,
     ) -> None:
-        self.factor = _schedule_check.within("factor", factor, "[0, 1]")
-        self.total_iters = _schedule_check.count("total_iters", total_iters, least=0)
+        self.factor = schedule_checks.within("factor", factor, "[0, 1]")
+        self.total_iters = schedule_checks.count("total_iters", total_iters, least=0)
         super().__init__(base_lr, last_epoch)
 
     def formula(self, epoch: Epochs, base_lrs: BaseLRs, xp: ModuleType) -> LRs:

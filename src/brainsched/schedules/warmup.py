@@ -3,11 +3,11 @@
 from collections.abc import Sequence
 from types import ModuleType
 
-from brainsched import _check
-from brainsched._base import LRScheduler
-from brainsched._types import BaseLRs, Epochs, LRs, Rate, Rates
-from brainsched.schedules import _schedule_check
-from brainsched.schedules._curves import between, cosine, linear, progress, root
+from brainsched import checks
+from brainsched.core.scheduler import LRScheduler
+from brainsched.schedules import schedule_checks
+from brainsched.schedules.curves import between, cosine, linear, progress, root
+from brainsched.types import BaseLRs, Epochs, LRs, Rate, Rates
 
 DECAYS = {"linear": linear, "cos": cosine, "sqrt": root}
 
@@ -60,8 +60,8 @@ class WarmupScheduler(LRScheduler):
         warmup_start_lr: Rate = 0.0,
         last_epoch: int = 0,
     ) -> None:
-        self.warmup_epochs = _schedule_check.count("warmup_epochs", warmup_epochs, least=0)
-        self.warmup_start_lr = _check.rate("warmup_start_lr", warmup_start_lr)
+        self.warmup_epochs = schedule_checks.count("warmup_epochs", warmup_epochs, least=0)
+        self.warmup_start_lr = checks.rate("warmup_start_lr", warmup_start_lr)
         super().__init__(base_lr, last_epoch)
 
     @property
@@ -134,13 +134,13 @@ class WSD(LRScheduler):
         last_epoch: int = 0,
         cycles: int = 1,
     ) -> None:
-        self.warmup_steps = _schedule_check.count("warmup_steps", warmup_steps, least=0)
-        self.stay_steps = _schedule_check.count("stay_steps", stay_steps, least=0)
-        self.decay_steps = _schedule_check.count("decay_steps", decay_steps, least=1)
-        self.warmup_start_lr = _check.rate("warmup_start_lr", warmup_start_lr)
-        self.eta_min = _check.rate("eta_min", eta_min)
-        self.decay_strategy = _schedule_check.one_of("decay_strategy", decay_strategy, list(DECAYS))
-        self.cycles = _schedule_check.count("cycles", cycles, least=1)
+        self.warmup_steps = schedule_checks.count("warmup_steps", warmup_steps, least=0)
+        self.stay_steps = schedule_checks.count("stay_steps", stay_steps, least=0)
+        self.decay_steps = schedule_checks.count("decay_steps", decay_steps, least=1)
+        self.warmup_start_lr = checks.rate("warmup_start_lr", warmup_start_lr)
+        self.eta_min = checks.rate("eta_min", eta_min)
+        self.decay_strategy = schedule_checks.one_of("decay_strategy", decay_strategy, list(DECAYS))
+        self.cycles = schedule_checks.count("cycles", cycles, least=1)
         self._period = self.warmup_steps + self.stay_steps + self.decay_steps
         super().__init__(base_lr, last_epoch)
 

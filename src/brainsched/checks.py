@@ -1,0 +1,325 @@
+"""Checks of what a user passes in, each with a message that names the parameter and the element.
+
+A wrong type raises ``TypeError`` and a wrong value ``ValueError``. A bool is never a number.
+Traced and device arrays are checked by shape and dtype alone: their numbers are not known yet,
+or only after waiting for the device.
+"""
+
+import itertools
+import math
+import numbers
+import re
+import sys
+import warnings
+from collections.abc import Mapping, Sequence
+from types import FrameType
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from brainsched.types import Array, epoch_dtype, largest_epoch, rate_dtype
+
+_NOT_THE_USER = ("brainsched", "brainstate", "braintools", "jaxtyping", "beartype")
+_NUMBER = re.compile(r"[+-]?\d+\.?\d*(e[+-]?\d+)?", re.IGNORECASE)
+LARGEST_RATE = float(np.finfo(np.float32).max)
+
+
+def shown(value: Any) -> str:
+    """Return a value and its type, for a message."""
+    is_text = isinstance(value, str) and _NUMBER.fullmatch(value)
+    hint = ": a config has text where a number is in quotes, or like 1e-3 without a point"
+    return f"{value!r} ({type(value).__name__}){hint if is_text else ''}"
+
+
+def unwrap(value: Any) -> Any:
+    """Turn a 0-d NumPy array into the scalar that it holds; leave all else alone."""
+    return value[()] if isinstance(value, np.ndarray) and value.ndim == 0 else value
+
+
+def _is_bool(value: Any) -> bool:
+    return isinstance(value, bool | np.bool_)
+
+
+def number(name: str, value: Any, *, largest: float = LARGEST_RATE) -> float:
+    """Return ``value`` as a float: a real number, finite, not negative, at most ``largest``."""
+    value = unwrap(value)
+    if _is_bool(value) or not isinstance(value, numbers.Real):
+        raise TypeError(f"{name} must be a number, got {shown(value)}")
+    result = float(value)
+    if not math.isfinite(result) or result < 0:
+        raise ValueError(f"{name} must be finite and not negative, got {value!r}")
+    if result > largest:
+        raise ValueError(f"{name} must be at most {largest:.4g}, got {value!r}")
+    return result
+
+
+def real_array(name: str, value: jax.Array) -> jax.Array:
+    """Return ``value``, which must hold real numbers."""
+    real = jnp.issubdtype(value.dtype, jnp.floating) or jnp.issubdtype(value.dtype, jnp.integer)
+    if not real:
+        raise TypeError(f"{name} must hold real numbers, got an array of {value.dtype}")
+    return value
+
+
+def rate(name: str, value: Any) -> float | jax.Array:
+    """Return one rate: a float, or the scalar JAX array that was given."""
+    if not isinstance(value, jax.Array):
+        return number(name, value)
+    if value.ndim:
+        raise ValueError(f"{name} must be a scalar, got an array of shape {value.shape}")
+    return real_array(name, value)
+
+
+def are_rates(values: np.ndarray) -> np.ndarray:
+    """Return for each number whether it is finite and not negative, and so a rate."""
+    return (values >= 0) & (values < np.inf)  # nor is NaN one
+
+
+def known_rate(name: str, value: jax.Array, hint: str = "") -> jax.Array:
+    """Return a rate on a device, or those of many runs, and wait for it to look at it."""
+    value = real_array(name, value)
+    if value.is_fully_addressable or value.is_fully_replicated:  # or no process knows all of it
+        found = np.asarray(value)
+        if not are_rates(found).all():
+            raise ValueError(f"{name} must be finite and not negative, got {found}{hint}")
+    return value
+
+
+def integer(name: str, value: Any) -> int:
+    """Return ``value`` as an int; a float is not one, even where it is whole."""
+    value = unwrap(value)
+    if _is_bool(value) or not isinstance(value, numbers.Integral):
+        raise TypeError(f"{name} must be an integer, got {shown(value)}")
+    return int(value)
+
+
+def epoch_number(name: str, value: Any) -> int:
+    """Return ``value`` as an int that counts epochs: not negative, and within the dtype."""
+    result = integer(name, value)
+    if result < 0:
+        hint = ": the first epoch is 0 here" if result == -1 else ""
+        raise ValueError(f"{name} must not be negative, got {result}{hint}")
+    if result > largest_epoch():
+        raise ValueError(f"{name} must be at most {largest_epoch()}, got {result}")
+    return result
+
+
+def epoch(name: str, value: Any) -> Array:
+    """Return an epoch as a scalar in the dtype of ``last_epoch``.
+
+    Below 0 a JAX array counts as 0, since its number cannot be looked at.
+    """
+    if isinstance(value, np.ndarray | jax.Array) and value.ndim:
+        raise ValueError(f"{name} must be a scalar, got an array of shape {value.shape}")
+    if isinstance(value, jax.Array):
+        if not jnp.issubdtype(value.dtype, jnp.integer):
+            raise TypeError(f"{name} must hold integers, got an array of {value.dtype}")
+        return jnp.maximum(clipped(value), 0)
+    return np.asarray(epoch_number(name, value), epoch_dtype())
+
+
+def real_epoch(name: str, value: Any) -> Array:
+    """Return an epoch that may lie between whole ones, or an array of them.
+
+    Below 0 a JAX array counts as 0, since its numbers cannot be looked at.
+    """
+    if isinstance(value, jax.Array):
+        value = real_array(name, value)
+        is_integer = jnp.issubdtype(value.dtype, jnp.integer)
+        return jnp.maximum(clipped(value) if is_integer else value, 0)
+    found = np.asarray(value)
+    if found.dtype == object or not (
+        np.issubdtype(found.dtype, np.integer) or np.issubdtype(found.dtype, np.floating)
+    ):
+        raise TypeError(f"{name} must be a real number, or an array of them, got {shown(value)}")
+    for extreme in (found.min(), found.max()) if found.size else ():
+        if np.issubdtype(found.dtype, np.integer):
+            epoch_number(name, extreme)
+        elif not 0 <= extreme <= largest_epoch():
+            raise ValueError(
+                f"{name} must be finite, not negative and at most {largest_epoch()}, got {extreme}"
+            )
+    return found
+
+
+def clipped(value: jax.Array) -> jax.Array:
+    """Convert to the dtype of ``last_epoch``; an unsigned number that is too large stays large."""
+    if jnp.issubdtype(value.dtype, jnp.unsignedinteger):
+        largest = min(largest_epoch(), int(jnp.iinfo(value.dtype).max))
+        value = jnp.minimum(value, np.asarray(largest, value.dtype))
+    return jax.lax.convert_element_type(value, epoch_dtype())
+
+
+def sequence(name: str, value: Any, of: str) -> list[Any]:
+    """Return the elements of a list, a tuple, a range, or a NumPy or JAX array."""
+    if isinstance(value, np.ndarray | jax.Array) and value.ndim:
+        return list(value)
+    if isinstance(value, Sequence) and not isinstance(value, str | bytes):
+        return list(value)
+    raise TypeError(f"{name} must be a sequence of {of}, got {shown(value)}")
+
+
+def group_names(name: str, value: Any) -> tuple[str, ...]:
+    """Return the names that a mapping of base rates gives to the param groups, in its order."""
+    if not isinstance(value, Mapping):
+        return ()
+    for key in value:
+        if not isinstance(key, str):
+            raise TypeError(f"{name} must have the names of param groups as keys, got {shown(key)}")
+        if not key or key.isdecimal():
+            raise ValueError(
+                f"{name} must have names as keys that are no numbers, which count the groups, "
+                f"got {key!r}"
+            )
+    return tuple(value)
+
+
+def base_rates(name: str, value: Any, named_as: Any = None) -> list[float | jax.Array]:
+    """Return the base rates: one number, a sequence with an entry for each group, or a mapping.
+
+    The order is that of a mapping's entries. ``named_as`` is the ``base_lr`` whose names, in its
+    order, a mapping must have.
+    """
+    if isinstance(value, Mapping):
+        names = group_names(name, value)
+        if named_as is not None:
+            expected = group_names("base_lr", named_as)
+            if set(names) != set(expected):
+                raise ValueError(
+                    f"{name} must have the names that base_lr gives to the param groups, "
+                    f"{list(expected)}, got {list(names)}"
+                )
+            names = expected
+        if not names:
+            raise ValueError(f"{name} must have at least one rate, got an empty mapping")
+        return [rate(f"{name}[{key!r}]", value[key]) for key in names]
+    value = unwrap(value)
+    if isinstance(value, jax.Array) and value.ndim > 1:
+        raise ValueError(f"{name} must have one axis at most, got the shape {value.shape}")
+    if isinstance(value, numbers.Real) or (isinstance(value, jax.Array) and value.ndim == 0):
+        return [rate(name, value)]
+    entries = sequence(name, value, "numbers, or one number, or a mapping of names to numbers")
+    if not entries:
+        raise ValueError(f"{name} must have at least one rate, got an empty sequence")
+    return [rate(f"{name}[{i}]", entry) for i, entry in enumerate(entries)]
+
+
+def warn_of_a_count(name: str, value: Any) -> None:
+    """Warn of a rate that looks like a number of epochs: PyTorch's call without the optimizer."""
+    if isinstance(value, numbers.Integral) and int(value) > 1:
+        warn(
+            f"{name}={value} is a learning rate. If it is a number of epochs, give the rate before "
+            f"it, in the place of PyTorch's optimizer; if it is the rate, write {float(value)}"
+        )
+
+
+def metric(name: str, value: Any) -> Array:
+    """Return a real number, infinite and NaN included, as a float32 scalar array."""
+    if isinstance(value, jax.Array):
+        value = jax.lax.convert_element_type(real_array(name, value), np.float32)
+    else:
+        value = unwrap(value)
+        if _is_bool(value) or not isinstance(value, numbers.Real):
+            raise TypeError(f"{name} must be a number, got {shown(value)}")
+        value = np.asarray(value, np.float32)
+    if value.ndim:
+        raise ValueError(f"{name} must be a scalar, got an array of shape {value.shape}")
+    return value
+
+
+def boundaries(name: str, value: Any) -> np.ndarray:
+    """Return epochs in strictly ascending order, in the dtype of ``last_epoch``."""
+    if isinstance(value, jax.core.Tracer):
+        raise TypeError(f"{name} must be known when the schedule is built, got a traced array")
+    entries = list(np.asarray(value)) if isinstance(value, jax.Array) else value
+    entries = sequence(name, entries, "integers")
+    result = [epoch_number(f"{name}[{i}]", entry) for i, entry in enumerate(entries)]
+    for i, (left, right) in enumerate(itertools.pairwise(result), start=1):
+        if right <= left:
+            raise ValueError(
+                f"{name} must be in ascending order without repeats, "
+                f"got {name}[{i}] = {right} after {left}"
+            )
+    return np.asarray(result, epoch_dtype())
+
+
+def table(name: str, value: Any, boundaries: int, *, more: int) -> Array:
+    """Return so many multipliers more than there are boundaries, or rows with one a param group.
+
+    Returns
+    -------
+    array of shape ``(rows,)`` or ``(rows, groups)``
+        In float64; if it or an entry is a JAX array, such an array, in its dtype or the rate's.
+    """
+    if isinstance(value, jax.Array):
+        if value.ndim not in (1, 2):
+            raise ValueError(f"{name} must have one or two axes, got the shape {value.shape}")
+        result: Array = real_array(name, value)
+        _count(name, len(result), boundaries, more)
+    else:
+        entries = sequence(name, value, "numbers, or of rows of numbers")
+        _count(name, len(entries), boundaries, more)
+        result = _rows(name, entries)
+    if result.ndim == 2 and result.shape[1] == 0:
+        raise ValueError(f"{name} must have a column for each param group, got empty rows")
+    return result
+
+
+def _count(name: str, found: int, boundaries: int, more: int) -> None:
+    if found != boundaries + more:
+        relation = "one entry more than" if more else "as many entries as"
+        raise ValueError(
+            f"{name} must have {relation} there are boundaries: "
+            f"{boundaries + more} for {boundaries} boundaries, got {found}"
+        )
+
+
+def _rows(name: str, entries: list[Any]) -> Array:
+    """Stack numbers, or rows of them; any of them may be a scalar JAX array."""
+    for i, entry in enumerate(entries):
+        if isinstance(entry, Mapping):
+            raise TypeError(
+                f"{name}[{i}] must be a number, or a row of numbers in the order of base_lr, got "
+                f"a mapping: write [row[name] for name in base_lr]"
+            )
+    if not any(map(_is_row, entries)):
+        return _stack([rate(f"{name}[{i}]", entry) for i, entry in enumerate(entries)])
+    width = None
+    result = []
+    for i, entry in enumerate(entries):
+        row = sequence(f"{name}[{i}]", entry, "numbers, one for each param group")
+        if width not in (None, len(row)):
+            raise ValueError(
+                f"{name} must have rows of equal length, "
+                f"got {len(row)} in {name}[{i}] and {width} in {name}[0]"
+            )
+        width = len(row)
+        result.append(_stack([rate(f"{name}[{i}][{j}]", v) for j, v in enumerate(row)]))
+    return _stack(result)
+
+
+def _is_row(entry: Any) -> bool:
+    if isinstance(entry, np.ndarray | jax.Array):
+        return entry.ndim > 0
+    return isinstance(entry, Sequence) and not isinstance(entry, str | bytes)
+
+
+def _stack(entries: Sequence[Any]) -> Array:
+    if any(isinstance(entry, jax.Array) for entry in entries):
+        return jnp.stack([jnp.asarray(entry, rate_dtype()) for entry in entries])
+    return np.asarray(entries, np.float64)
+
+
+def warn(message: str) -> None:
+    """Warn of what is likely a mistake, at the line of the user's code that made it.
+
+    That is some calls further out, through brainstate's metaclass or braintools' Trainer: no fixed
+    number of them.
+    """
+    frame: FrameType | None = sys._getframe(1)
+    level = 2
+    while frame is not None and frame.f_globals.get("__name__", "").split(".")[0] in _NOT_THE_USER:
+        frame, level = frame.f_back, level + 1
+    warnings.warn(message, UserWarning, stacklevel=level)

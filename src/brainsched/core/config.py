@@ -1,0 +1,172 @@
+"""A scheduler's arguments as plain JSON types, and whether two such configs say the same.
+
+The way back is :mod:`brainsched.configs.from_config`.
+"""
+
+import inspect
+import math
+import reprlib
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import jax
+import numpy as np
+
+from brainsched.core.arguments import parameters
+
+if TYPE_CHECKING:
+    from brainsched.core.schedule import Schedule
+    from brainsched.core.scheduler import LRScheduler
+
+_classes: dict[str, "type[LRScheduler]"] = {}
+_listeners: "list[Callable[[type[LRScheduler]], None]]" = []
+
+
+def register(cls: "type[LRScheduler]") -> None:
+    """Let ``from_config`` find a scheduler class by its name.
+
+    A class of that name takes the place of an earlier one, as when a notebook's cell is run again.
+    """
+    _classes[name_of(cls)] = cls
+    for listener in _listeners:
+        listener(cls)
+
+
+def name_of(cls: "type[Schedule]") -> str:
+    """Return the name of a class in a config: with its module, where ours has the name already."""
+    own = _classes.get(cls.__name__)
+    if own is None or own is cls or not is_ours(own) or is_ours(cls):
+        return cls.__name__
+    return f"{cls.__module__}.{cls.__qualname__}"
+
+
+def is_ours(cls: "type[Schedule]") -> bool:
+    """Whether a class is one of this package."""
+    return cls.__module__.startswith("brainsched.")
+
+
+def classes() -> "Mapping[str, type[LRScheduler]]":
+    """Return the classes that a config may name."""
+    return _classes
+
+
+def for_every_class(listener: "Callable[[type[LRScheduler]], None]") -> None:
+    """Call ``listener`` with each scheduler class, those that there are and those to come."""
+    _listeners.append(listener)
+    for cls in _classes.values():
+        listener(cls)
+
+
+def config(scheduler: "Schedule") -> dict[str, Any]:
+    """Return the class and the constructor's arguments of ``scheduler``, in JSON types."""
+    arguments = {name: getattr(scheduler, name) for name in parameters(type(scheduler))}
+    arguments["last_epoch"] = scheduler._first_epoch
+    plain = {name: _plain(name, value) for name, value in arguments.items()}
+    return {"class": name_of(type(scheduler)), **plain}
+
+
+class _Repr(reprlib.Repr):
+    """Shortens long arguments, and shows a part of a composition as the call that made it."""
+
+    def repr_FixedList(self, x: Any, level: int) -> str:
+        return self.repr_list(x, level)
+
+    def repr_FixedDict(self, x: Any, level: int) -> str:
+        # repr_dict would sort the names, whose order is that of the param groups.
+        shown = [f"{key!r}: {self.repr1(value, level)}" for key, value in x.items()]
+        if len(shown) > self.maxdict:
+            shown[self.maxdict :] = ["..."]
+        return f"{{{', '.join(shown)}}}"
+
+    def repr_instance(self, x: Any, level: int) -> str:
+        if _classes.get(name_of(type(x))) is type(x):
+            return call(x)
+        return super().repr_instance(x, level)
+
+
+def call(scheduler: "LRScheduler", **replaced: str) -> str:
+    """Return the call that makes a scheduler, as text; ``last_epoch`` only where it is given."""
+    shown = {
+        name: _Repr().repr(getattr(scheduler, name))
+        for name in parameters(type(scheduler))
+        if name != "last_epoch"
+    }
+    arguments = [f"{name}={text}" for name, text in {**shown, **replaced}.items()]
+    return f"{type(scheduler).__name__}({', '.join(arguments)})"
+
+
+def differences(saved: Any, present: Mapping[str, Any]) -> list[str]:
+    """Return the names of the arguments that differ; where to begin is not one of them.
+
+    An argument that ``saved`` lacks, because the class had no such argument when it was saved, had
+    the value that is its default now.
+    """
+    missing = [name for name in present if name not in saved]
+    saved = {**saved, **_defaults(present.get("class", ""), missing)}
+    names = [*present, *(name for name in saved if name not in present)]
+    return [
+        name
+        for name in names
+        if name != "last_epoch" and not _same(saved.get(name), present.get(name))
+    ]
+
+
+def _defaults(name: str, arguments: Sequence[str]) -> dict[str, Any]:
+    """Return the defaults, where they have any, of arguments of the class of this name."""
+    cls = _classes.get(name)
+    found = {} if cls is None else inspect.signature(cls).parameters
+    return {
+        argument: _plain(argument, parameter.default)
+        for argument, parameter in found.items()
+        if argument in arguments and parameter.default is not inspect.Parameter.empty
+    }
+
+
+def _plain(name: str, value: Any) -> Any:
+    if isinstance(value, np.generic):  # first, as np.float64 is a float, but not one to YAML
+        return value.item()
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    if isinstance(value, jax.core.Tracer):
+        raise TypeError(f"{name} is traced, so that the scheduler has no config")
+    if hasattr(value, "config"):
+        return value.config
+    if callable(value):
+        return f"{value.__module__}:{value.__qualname__}"
+    if isinstance(value, np.ndarray | jax.Array):
+        return np.asarray(value).tolist()
+    if isinstance(value, Mapping):
+        return {key: _plain(f"{name}[{key!r}]", entry) for key, entry in value.items()}
+    if isinstance(value, Sequence):
+        return [_plain(f"{name}[{i}]", entry) for i, entry in enumerate(value)]
+    raise TypeError(f"{name} has no form in a config: {value!r}")
+
+
+def as_list(value: Any) -> Any:
+    """Turn a dict keyed '0', '1', ..., which some formats make of a list, back into a list."""
+    if isinstance(value, Mapping) and set(value) == {str(i) for i in range(len(value))}:
+        return [value[str(i)] for i in range(len(value))]
+    return value
+
+
+def _same(saved: Any, present: Any) -> bool:
+    """Whether two parts of configs say the same, in whatever types a file format left them."""
+    saved = as_list(saved)
+    if isinstance(saved, np.ndarray | np.generic | jax.Array):
+        saved = np.asarray(saved).tolist()
+    if isinstance(present, Mapping):
+        return isinstance(saved, Mapping) and not differences(saved, present)
+    if isinstance(present, list):
+        return (
+            isinstance(saved, list)
+            and len(saved) == len(present)
+            and all(map(_same, saved, present))
+        )
+    if isinstance(present, float) and isinstance(saved, float | int):
+        return same_number(saved, present)
+    return bool(saved == present)
+
+
+def same_number(saved: float, present: float) -> bool:
+    """Whether two numbers are the same in float32, which some formats round to."""
+    return math.isclose(saved, present, rel_tol=np.finfo(np.float32).eps / 2)

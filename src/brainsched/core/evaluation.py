@@ -1,0 +1,347 @@
+"""From a formula to rates: the one place where formulas are evaluated, wherever the numbers live.
+
+There are three ways, and all give the same bits:
+
+- In NumPy, where the position and the schedule's numbers are on the host, for some epochs ahead.
+- By a jitted kernel, where one of them is on a device, which nothing here waits for.
+- As a part of the program that is being traced, where one of them is a tracer.
+
+Each calculates in float64, from an epoch in float64, and rounds once. Compiled code has 64-bit
+types enabled for the arithmetic of the formula, and JAX's checks of promotion off: what the author
+of a formula wrote is float64 arithmetic, whatever the user's settings.
+"""
+
+import contextlib
+import functools
+from collections.abc import Callable, Iterable, Iterator
+from types import ModuleType
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float
+
+from brainsched import checks
+from brainsched.core.base_rates import BaseRates, JointBaseRates
+from brainsched.core.true_division import truly_divided
+from brainsched.link import upstream
+from brainsched.types import (
+    Array,
+    epoch_dtype,
+    largest_epoch,
+    rate_dtype,
+    smallest_rate,
+)
+
+Formula = Callable[[Any, Any, ModuleType], Any]
+Bases = BaseRates | JointBaseRates
+
+# From the module to calculate with and a position, of one or more scalars, to the next position.
+# The rates are those at its last scalar.
+Move = Callable[..., tuple[Array, ...]]
+
+AHEAD = 128
+
+# The share of the highest base rate below which a negative rate is a matter of rounding, and is 0.
+_ROUNDING = 1e-12
+
+# What goes wrong where a formula treats the epoch as a number that Python knows, and the cure.
+_MISTAKES = (
+    (
+        jax.errors.TracerBoolConversionError,
+        "decides in Python, with if, and, or, min, max or while, on an epoch that compiled code "
+        "does not know yet: use {xp}.where, {xp}.minimum or {xp}.maximum",
+    ),
+    (
+        jax.errors.TracerArrayConversionError,
+        "calls NumPy on an epoch that compiled code does not know yet: use {xp}",
+    ),
+    (
+        (jax.errors.TracerIntegerConversionError, jax.errors.NonConcreteBooleanIndexError),
+        "uses the epoch as an index or a length in Python: put the list into an array, and take "
+        "the entry with {xp}.asarray(entries)[epoch.astype(int)]",
+    ),
+    (
+        (jax.errors.JAXTypeError, jax.errors.JAXIndexError),
+        "turns the epoch into a Python number, as float, int and the functions of math do: use "
+        "the functions of {xp}",
+    ),
+)
+
+
+@contextlib.contextmanager
+def naming(what: str, xp: str = "xp") -> Iterator[None]:
+    """Turn JAX's error about a traced epoch into one that names ``what`` and the cure."""
+    try:
+        yield
+    except (jax.errors.JAXTypeError, jax.errors.JAXIndexError) as error:
+        cure = next(text for kinds, text in _MISTAKES if isinstance(error, kinds))
+        raise TypeError(f"{what} {cure.format(xp=xp)}") from error
+
+
+@contextlib.contextmanager
+def float64_arithmetic() -> Iterator[None]:
+    """Let JAX calculate in float64, by NumPy's rules of promotion."""
+    with (
+        jax.enable_x64(True),
+        jax.numpy_dtype_promotion("standard"),
+        jax.numpy_rank_promotion("allow"),
+    ):
+        yield
+
+
+def stay(xp: ModuleType, epoch: Array) -> tuple[Array]:
+    """Return the same position."""
+    return (epoch,)
+
+
+def advance(xp: ModuleType, epoch: Array) -> tuple[Array]:
+    """Return the next position. On the host an error is raised at the largest one."""
+    if xp is jnp:
+        return (jnp.maximum(epoch + 1, epoch),)  # at the largest epoch it stays, as 1 more wraps
+    try:
+        return (np.asarray(epoch.item() + 1, epoch.dtype),)
+    except OverflowError as error:
+        raise ValueError(f"last_epoch cannot go beyond {epoch}") from error
+
+
+class _Window:
+    """The rates of some epochs in a row, on the host.
+
+    Parameters
+    ----------
+    start : int
+        The first of the epochs.
+    rates : array of shape ``(epochs, groups)``
+        Their rates.
+    before : _Window or None
+        The window before, whose latest rates may stay.
+    """
+
+    __slots__ = ("_lists", "_rates", "_repeats", "dtype", "latest", "start", "stop")
+
+    def __init__(self, start: int, rates: np.ndarray, before: "_Window | None") -> None:
+        rates.flags.writeable = False
+        self.start, self.stop, self.dtype = start, start + len(rates), rates.dtype
+        self._rates = rates
+        self._repeats = [False, *(rates[1:] == rates[:-1]).all(axis=1).tolist()]
+        self._lists: list[list[Array] | None] = [None] * len(rates)
+        self.latest: list[Array] = []
+        if before is not None and before.latest and before.dtype == self.dtype:
+            self._lists[0] = before.latest if (rates[0] == before.latest).all() else None
+
+    def at(self, epoch: int) -> list[Array]:
+        """Return the rate of each group: the same list as at the epoch before if they are equal."""
+        index = epoch - self.start
+        found = self._lists[index]
+        if found is None:
+            if self._repeats[index]:
+                found = self._lists[index - 1]
+            if found is None:
+                row = self._rates[index]
+                found = [row[group, ...] for group in range(len(row))]
+            self._lists[index] = found
+        self.latest = found
+        return found
+
+
+class Evaluation:
+    """The rates of a formula for so many param groups with these base rates.
+
+    It never changes. Another one takes its place when a param group is added.
+
+    Parameters
+    ----------
+    name : str
+        The class of the schedule, for messages.
+    formula : callable
+        As :meth:`brainsched.LRScheduler.formula`.
+    numbers : iterable
+        All that the formula calculates from, besides the base rates: where they live decides
+        where it is evaluated.
+    bases : BaseRates or JointBaseRates
+        The base rates.
+    groups : int
+        The number of param groups.
+    """
+
+    def __init__(
+        self, name: str, formula: Formula, numbers: Iterable[Any], bases: Bases, groups: int
+    ) -> None:
+        self.groups = groups
+        self._name = name
+        self._formula = formula
+        self._bases = bases
+        leaves = [*numbers, *jax.tree.leaves(bases.first(groups))]
+        # A function that is given inside a trace may use what is traced there.
+        in_trace = upstream.inside_a_trace()
+        self.on_host = not any(
+            isinstance(leaf, jax.Array) or (in_trace and callable(leaf)) for leaf in leaves
+        )
+        self._base_arrays = self._stacked_bases(np) if self.on_host else None
+        highest = max((base.max() for base in jax.tree.leaves(self._base_arrays)), default=0.0)
+        self._negligible = max(_ROUNDING * highest, smallest_rate(rate_dtype()))
+        self._window = _Window(0, np.empty((0, groups)), None)
+        traced = any(
+            isinstance(leaf, jax.core.Tracer) or (in_trace and callable(leaf)) for leaf in leaves
+        )
+        self._kernel = None if traced else jax.jit(self._in_jax, static_argnums=0)
+
+    def __call__(self, move: Move, *position: Array) -> tuple[tuple[Array, ...], list[Array]]:
+        """Return the position after ``move``, and the rate of each param group there.
+
+        Parameters
+        ----------
+        move : callable
+            A pure function, which must compare equal from call to call.
+        *position : scalar arrays
+            On the host, on a device, or traced.
+        """
+        if self.on_host:
+            for scalar in position:
+                if type(scalar) is not np.ndarray:
+                    break
+            else:
+                position = move(np, *position)
+                return position, self._at(position[-1].item())
+        if self._kernel is None or any(isinstance(p, jax.core.Tracer) for p in position):
+            return self._in_jax(move, *position)
+        return self._kernel(move, *position)
+
+    def rates(self, epoch: Any) -> Float[Array, "*epoch groups"]:
+        """Return the rates at epochs, integer or real, of any shape.
+
+        Raises
+        ------
+        ValueError
+            If one is negative or not finite, on the host: compiled code cannot raise, and has 0 in
+            the place of one below 0.
+        """
+        if not self.on_host or isinstance(epoch, jax.Array):
+            return self._rounded(epoch, jnp)
+        rates = self._rounded(epoch, np)
+        self._require_rates(rates, np.asarray(epoch))
+        return rates
+
+    def check_that_it_traces(self) -> None:
+        """Raise a TypeError if compiled code could not evaluate the formula."""
+        rounded = functools.partial(self._rounded, xp=jnp)
+        with naming(f"{self._name}.formula"):
+            for shape in ((), (self.groups + 2,)):  # one that is no number of groups
+                jax.eval_shape(rounded, jax.ShapeDtypeStruct(shape, epoch_dtype()))
+
+    def uses_base_lrs(self) -> bool:
+        """Whether the formula calculates anything from the base rates."""
+        with float64_arithmetic():
+            epoch, base_lrs = jnp.zeros((1, 1), np.float64), self._stacked_bases(jnp)
+            program = jax.make_jaxpr(lambda base_lrs: self._formula(epoch, base_lrs, jnp))(base_lrs)
+        used = [*program.jaxpr.outvars]
+        for equation in program.jaxpr.eqns:
+            used.extend(equation.invars)
+        return any(variable is one for variable in program.jaxpr.invars for one in used)
+
+    def check_that_it_repeats(self) -> None:
+        """Raise a ValueError if the formula gives other rates when it is evaluated once more."""
+        if self.on_host and not np.array_equal(self.sample(), self.sample(), equal_nan=True):
+            raise ValueError(
+                f"{self._name} gives other rates whenever they are calculated, so that those "
+                f"that train would not be those that are shown: its rates must follow from the "
+                f"epoch, the base rates and its arguments alone. Draw random numbers from a seed, "
+                f"as np.random.default_rng(seed), in the constructor"
+            )
+
+    def sample(self) -> np.ndarray:
+        """Return the rates of the first epochs, right or wrong, to be compared; on the host."""
+        return self._in_advance(np.arange(AHEAD, dtype=epoch_dtype()))
+
+    def _in_advance(self, epochs: np.ndarray) -> np.ndarray:
+        with np.errstate(all="ignore"):  # these epochs may never come
+            return np.asarray(self._rounded(epochs, np))
+
+    def _in_jax(self, move: Move, *position: Array) -> tuple[tuple[Array, ...], list[Array]]:
+        position = move(jnp, *position)
+        rates = self._rounded(position[-1], jnp)
+        return position, [
+            jax.lax.index_in_dim(rates, group, axis=-1, keepdims=False)
+            for group in range(self.groups)
+        ]
+
+    def _at(self, epoch: int) -> list[Array]:
+        """Return the rates at an epoch on the host: the same list as long as they are the same.
+
+        NumPy takes about as long for a hundred epochs as for one, so that a step costs little
+        more than to look its rates up.
+        """
+        window = self._window  # read once, since another thread may put another in its place
+        if not window.start <= epoch < window.stop or window.dtype != rate_dtype():
+            stop = min(epoch + AHEAD, largest_epoch() + 1)
+            epochs = np.arange(epoch, stop, dtype=epoch_dtype())
+            rates = self._in_advance(epochs)
+            self._require_rates(rates[:1], epochs[:1])
+            right = checks.are_rates(rates).all(axis=-1)
+            # One that is wrong is where the next window begins, and that raises.
+            count = len(rates) if right.all() else int(right.argmin())
+            window = self._window = _Window(epoch, np.array(rates[:count]), window)
+        return window.at(epoch)
+
+    def _require_rates(self, rates: np.ndarray, epochs: np.ndarray) -> None:
+        right = checks.are_rates(rates)
+        if not right.all():
+            *at, group = np.argwhere(~right)[0].tolist()
+            raise ValueError(
+                f"{self._name} gives param group {group} the rate {rates[*at, group]:.6g} at epoch "
+                f"{epochs[*at]}: a rate must be finite and not negative. Where a fall is to end "
+                f"at 0, let the formula return xp.maximum(rates, 0)"
+            )
+
+    def _rounded(self, epoch: Any, xp: ModuleType) -> Any:
+        """Round once; what is below the smallest normal number is 0, as compiled code has it.
+
+        On the host a rate stays as it is if it is negative by more than rounding.
+        """
+        dtype = rate_dtype()
+        with float64_arithmetic():
+            if xp is np:
+                # A formula may use JAX all the same, also while something else is traced.
+                with jax.ensure_compile_time_eval():
+                    rates = self._unrounded(np.asarray(epoch, np.float64), np)
+                is_none = (rates < smallest_rate(dtype)) & (rates >= -self._negligible)
+            else:
+                rates = self._unrounded(jnp.asarray(epoch, np.float64), jnp)
+                is_none = rates < smallest_rate(dtype)
+            return xp.where(is_none, np.float64(0), rates).astype(dtype)
+
+    def _unrounded(self, epoch: Float[Array, "*epoch"], xp: ModuleType) -> Any:
+        base_lrs = self._base_arrays
+        if base_lrs is None:
+            base_lrs = self._stacked_bases(xp)
+        elif xp is jnp:
+            base_lrs = jax.tree.map(jnp.asarray, base_lrs)
+        if xp is np:
+            found = self._formula(epoch[..., None], base_lrs, xp)
+        else:
+            formula = truly_divided(lambda epoch, base_lrs: self._formula(epoch, base_lrs, xp))
+            found = formula(epoch[..., None], base_lrs)
+        if found is None:
+            raise TypeError(f"{self._name}.formula returns nothing: return the rates")
+        rates = xp.asarray(found, np.float64)
+        expected = (*epoch.shape, self.groups)
+        if rates.shape == expected:
+            return rates
+        try:
+            return xp.broadcast_to(rates, expected)
+        except ValueError as error:
+            raise ValueError(
+                f"{self._name}.formula returned an array of shape {rates.shape} for epochs of "
+                f"shape {(*epoch.shape, 1)} and {self.groups} base rates, which is no rate for "
+                f"each epoch and param group: the shape must be {expected}, or broadcast to it"
+            ) from error
+
+    def _stacked_bases(self, xp: ModuleType) -> Any:
+        def stack(rates: list[Any]) -> Any:
+            return xp.stack([xp.asarray(rate, np.float64) for rate in rates])
+
+        if xp is np:
+            return self._bases.arrays(self.groups, lambda rates: np.asarray(rates, np.float64))
+        return self._bases.arrays(self.groups, stack)

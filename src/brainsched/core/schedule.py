@@ -1,0 +1,235 @@
+"""A schedule: a pure function of the epoch, and all that follows from it without a position."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, cast
+
+import jax
+import numpy as np
+from jaxtyping import Float
+
+from brainsched import checks
+from brainsched.core import arguments
+from brainsched.core import config as configuring
+from brainsched.core.evaluation import Bases, Evaluation, stay
+from brainsched.link import upstream
+from brainsched.types import Array, BaseLRs, Epochs, LRs, Rate, epoch_dtype
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+    from brainsched.core.scheduler import LRScheduler
+
+
+class Schedule(ABC):
+    """What a scheduler is at any epoch: its formula, its arguments, and what they give.
+
+    :class:`brainsched.LRScheduler` adds the epoch that it stands at.
+    """
+
+    max_groups: int | None = None
+
+    _evaluation: Evaluation
+    _first_epoch: int
+    # The schedule that this one follows up to some epoch, so that its checkpoints load here.
+    _trunk: "LRScheduler | None" = None
+    # Whether it is stepped once an update, and its parts are in epochs.
+    _parts_are_in_epochs = False
+
+    @abstractmethod
+    def formula(self, epoch: Epochs, base_lrs: BaseLRs, xp: ModuleType) -> LRs:
+        """Return the rates of every param group: the one method that a schedule writes.
+
+        Parameters
+        ----------
+        epoch : float64 array of shape ``(*epoch, 1)``
+            The epochs asked for, none below 0, and not always whole: a schedule in epochs that is
+            stepped once an update has epochs between them.
+        base_lrs : float64 array of shape ``(groups,)``
+            The base rate of each group; in a composition, a tuple of each part's.
+        xp : module
+            ``numpy``, or ``jax.numpy`` with 64-bit types enabled: what to calculate with.
+
+        Returns
+        -------
+        float64 array of shape ``(*epoch, groups)``, or one that broadcasts to it
+            Not rounded; the base does that. On the host, a rate that is negative or not finite
+            raises when its epoch comes. Compiled code cannot raise: a rate below 0 is 0 there, and
+            NaN is applied, and shown, as NaN.
+        """
+        raise NotImplementedError
+
+    def lr_at(self, epoch: Any) -> Float[Array, "*epoch groups"]:
+        """Return the scheduled rates at any epoch, or at many.
+
+        Parameters
+        ----------
+        epoch : int or float, or sequence or array of them
+            Epochs, which may lie between whole ones; a traced or device array is not checked, and
+            below 0 counts as 0.
+
+        Returns
+        -------
+        array of shape ``(*epoch.shape, n_groups)``
+            In the rate's dtype: a NumPy array for an epoch on the host.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If an epoch is not a real number, is negative or too large; on the host, if a rate is
+            negative or not finite, as a function of yours may give it.
+
+        Notes
+        -----
+        The host and compiled code give the same bits for the same epoch. JAX rounds a real epoch
+        that is given to ``jax.jit(scheduler.lr_at)`` to float32, unless ``jax_enable_x64`` is set,
+        so that this is another epoch then: 1 - 1e-9 is 1 there. Whole epochs stay as they are.
+        """
+        self._require_pure("lr_at()")
+        if upstream.called_by_optax():
+            raise TypeError(
+                f"optax was given {type(self).__name__}.lr_at in the place of a rate, and it gives "
+                f"a vector, with a rate for each param group: give optax scheduler.as_optax()"
+            )
+        if isinstance(epoch, list | tuple | range):
+            epoch = np.asarray(epoch) if len(epoch) else np.zeros(0, epoch_dtype())
+        return self._evaluation.rates(checks.real_epoch("epoch", epoch))
+
+    def as_optax(
+        self,
+        group: int | str | None = None,
+        steps_per_epoch: int = 1,
+        *,
+        staircase: bool = False,
+        last_epoch: int | None = None,
+    ) -> Callable[[Any], Array]:
+        """Return the rate of one param group as an ``optax.Schedule``, for optax and Flax.
+
+        The position is the count that optax keeps; where the scheduler stands plays no part. What
+        happens to the scheduler later does not reach the schedule.
+
+        Parameters
+        ----------
+        group : int or str, optional
+            An entry of ``base_lr``, by number or name, or a column of a schedule with a column
+            for each group. Default: 0.
+        steps_per_epoch : int
+            How many counts make an epoch.
+        staircase : bool
+            Whether the rate stays the same within an epoch, as that of a whole epoch.
+        last_epoch : int, optional
+            The epoch of count 0. Default: the ``last_epoch`` that the scheduler was built with.
+
+        Returns
+        -------
+        callable
+            From a count, traced or not, to the scheduled rate at epoch
+            ``last_epoch + count / steps_per_epoch``, positive and in the rate's dtype. A count
+            below 0 is one of 0. It can be pickled.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If there is no such group, or another argument is not as described.
+
+        Warns
+        -----
+        UserWarning
+            If ``group`` is left out, and the rates of the groups differ.
+
+        See Also
+        --------
+        scale_by_scheduler : a rate for each group of parameters.
+        PerUpdate : the same, of updates in the place of epochs, under brainstate.
+        """
+        # The bridges stand on the base, which needs none of them.
+        from brainsched.optax.schedule import OptaxSchedule
+
+        scheduler = cast("LRScheduler", self)
+        return OptaxSchedule(scheduler, group, steps_per_epoch, staircase, last_epoch)
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The class and the arguments that rebuild this scheduler, in JSON types.
+
+        See Also
+        --------
+        from_config : the way back.
+        """
+        return configuring.config(self)
+
+    def plot(self, epochs: int, ax: "Axes | None" = None) -> "Axes":
+        """Draw the scheduled rates of the first epochs, with Matplotlib.
+
+        Parameters
+        ----------
+        epochs : int
+            How many epochs, at least 1.
+        ax : matplotlib.axes.Axes, optional
+            Where to draw. Default: a new figure.
+
+        Returns
+        -------
+        matplotlib.axes.Axes
+            With a line for each param group and a mark at each of ``stage_boundaries``,
+            logarithmic where the rates span two decades or more.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If ``epochs`` is not a positive integer.
+        """
+        from brainsched.core import plot
+
+        return plot.plot(self, epochs, ax)
+
+    @property
+    def stage_boundaries(self) -> Sequence[int]:
+        """The epochs at which another stage of the schedule begins, where it has any."""
+        return ()
+
+    def _evaluation_of(self, groups: int, bases: Bases) -> Evaluation:
+        """Return the evaluation for so many param groups; change nothing."""
+        if self.max_groups is not None and groups > self.max_groups:
+            raise ValueError(
+                f"base_lr has {groups} entries, but the schedule has columns for "
+                f"{self.max_groups} param groups"
+            )
+        numbers = arguments.numbers(self)
+        return Evaluation(type(self).__name__, self.formula, numbers, bases, groups)
+
+    def _first_evaluation(
+        self, groups: int, bases: Bases, position: Array
+    ) -> tuple[Evaluation, list[Array]]:
+        """Return the evaluation, and the rates at ``position``; raise if the formula is wrong."""
+        evaluation = self._evaluation_of(groups, bases)
+        functions = any(map(callable, arguments.numbers(self)))
+        with arguments.first_evaluation(self):
+            # Once for each class, since it is the code that is looked at; a function is code, too.
+            if type(self) not in _traceable or functions:
+                evaluation.check_that_it_traces()
+                evaluation.check_that_it_repeats()
+                _traceable.add(type(self))
+            self._require_use(evaluation, bases.first(groups))
+            _, rates = evaluation(stay, position)
+        return evaluation, rates
+
+    def _require_use(self, evaluation: Evaluation, base_lrs: Sequence[Rate]) -> None:
+        """Raise if the param groups have several base rates, and the formula uses none."""
+        if configuring.is_ours(type(self)) or any(isinstance(rate, jax.Array) for rate in base_lrs):
+            return
+        for group, rate in enumerate(base_lrs):
+            if rate != base_lrs[0] and not evaluation.uses_base_lrs():
+                raise ValueError(
+                    f"{type(self).__name__}.formula does not use base_lrs, so that the base rate "
+                    f"{rate} of param group {group}, and {base_lrs[0]} of group 0, would have no "
+                    f"effect: multiply by base_lrs, or give all groups one base rate"
+                )
+
+    def _require_pure(self, what: str, cure: str = "") -> None:  # noqa: B027  (all but one are pure)
+        """Raise a TypeError if the rate depends on more than the epoch: ``what`` cannot be."""
+
+
+# The classes whose formulas compiled code can evaluate.
+_traceable: set[type[Schedule]] = set()

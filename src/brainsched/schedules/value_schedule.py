@@ -1,0 +1,124 @@
+"""Quantities that follow a schedule and are no rate: of either sign, and stepped by nobody."""
+
+import dataclasses
+import numbers
+from typing import Any
+
+import jax
+import numpy as np
+from jaxtyping import Float
+
+from brainsched import checks
+from brainsched.core import config as configuring
+from brainsched.core.evaluation import float64_arithmetic
+from brainsched.core.scheduler import LRScheduler
+from brainsched.types import Array, rate_dtype, smallest_rate
+
+
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
+class ValueSchedule:
+    r"""A value that a schedule takes from one number to another, as a function of the epoch.
+
+    .. math::
+
+        v_t = v_0 + (v_1 - v_0) \, \eta_t
+
+    with the rate :math:`\eta_t` of a schedule whose ``base_lr`` is 1.0: it is a share here. It
+    has no position: whoever calls it says the epoch, or the count, in compiled code too. So it is
+    an ``optax.Schedule``, and ``value(scheduler.last_epoch.value)`` in a model of brainstate.
+
+    Parameters
+    ----------
+    schedule : LRScheduler
+        What gives the share, for one param group. Its position plays no part.
+    at_zero, at_one : float
+        The value where the rate is 0, :math:`v_0`, and where it is 1, :math:`v_1`: of either sign
+        and in either order. Scalar arrays, traced or not, serve too.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If a value is not one finite number, or the schedule is of several groups, depends on
+        more than the epoch, or has a base rate other than 1, or 0 where it rises from there.
+
+    Examples
+    --------
+    A threshold in mV, and a decay that goes up to 1:
+
+    >>> import brainsched
+    >>> rise = brainsched.WarmupScheduler(1.0, warmup_epochs=4)
+    >>> threshold = brainsched.ValueSchedule(rise, at_zero=-70.0, at_one=-54.0)
+    >>> threshold([0, 1, 4, 9]).tolist()
+    [-70.0, -66.0, -54.0, -54.0]
+    >>> fall = brainsched.CosineAnnealingLR(1.0, T_max=90)
+    >>> brainsched.ValueSchedule(fall, at_zero=1.0, at_one=0.5)([0, 45, 90]).tolist()
+    [0.5, 0.75, 1.0]
+    """
+
+    schedule: LRScheduler
+    at_zero: float | jax.Array
+    at_one: float | jax.Array
+
+    def __post_init__(self) -> None:
+        schedule = self.schedule
+        if not isinstance(schedule, LRScheduler):
+            raise TypeError(f"schedule must be an LRScheduler, got {type(schedule).__name__}")
+        schedule._require_pure("the value of a ValueSchedule")
+        groups = schedule.max_groups or len(schedule.base_lrs)
+        if groups != 1:
+            raise ValueError(f"schedule must be of one param group, got one of {groups}")
+        for base in jax.tree.leaves(schedule._bases.first(1)):
+            if not isinstance(base, jax.Array) and base not in (0, 1):
+                raise ValueError(
+                    f"schedule must have a base_lr of 1.0, as its rate is the share of the way "
+                    f"from at_zero to at_one, got {base!r}"
+                )
+        for name in ("at_zero", "at_one"):
+            object.__setattr__(self, name, _number(name, getattr(self, name)))
+
+    def __call__(self, epoch: Any) -> Float[Array, "*epoch"]:
+        """Return the value at any epoch, or at many.
+
+        Parameters
+        ----------
+        epoch : int or float, or sequence or array of them
+            As in :meth:`LRScheduler.lr_at`; but below 0 it always counts as 0, since
+            ``optax.join_schedules`` asks all its parts for every count.
+
+        Returns
+        -------
+        array of the shape of ``epoch``
+            In the dtype of a rate: a NumPy array for an epoch and values on the host.
+        """
+        dtype = rate_dtype()
+        if not isinstance(epoch, jax.Array):
+            epoch = np.asarray(epoch)
+            if np.issubdtype(epoch.dtype, np.number):
+                epoch = np.maximum(epoch, 0)
+        # Rounded once: with 64-bit types enabled, the share is in float64.
+        with float64_arithmetic():
+            epoch = checks.real_epoch("epoch", epoch)
+            share = self.schedule._evaluation.rates(epoch)[..., 0]
+            value: Any = self.at_zero * (1 - share) + self.at_one * share
+            # Below the smallest normal number it is 0 on the host, too, as compiled code has it.
+            value = value * (abs(value) >= smallest_rate(dtype))
+            return value.astype(dtype) if isinstance(value, jax.Array) else np.asarray(value, dtype)
+
+    def __repr__(self) -> str:
+        schedule = configuring.call(self.schedule)
+        return f"ValueSchedule({schedule}, at_zero={self.at_zero}, at_one={self.at_one})"
+
+
+def _number(name: str, value: Any) -> float | jax.Array:
+    """Return a number of either sign: a float, or the scalar JAX array that was given."""
+    if isinstance(value, jax.Array):
+        if value.ndim:
+            raise ValueError(f"{name} must be a scalar, got an array of shape {value.shape}")
+        return checks.real_array(name, value)
+    value = checks.unwrap(value)
+    if isinstance(value, bool | np.bool_) or not isinstance(value, numbers.Real):
+        raise TypeError(f"{name} must be a number, got {checks.shown(value)}")
+    number = float(value)
+    if not abs(number) <= checks.LARGEST_RATE:  # nor is NaN
+        raise ValueError(f"{name} must be a finite float32, got {value!r}")
+    return number
