@@ -102,16 +102,6 @@ def test_applied_rates_are_floats_that_json_takes():
     assert scheduler.applied_rates == [0.5, 0.5]
 
 
-def test_applied_rates_name_what_to_read_in_compiled_code():
-    scheduler = at(4)
-    with pytest.raises(
-        brainstate.TraceContextError,
-        match=r"PiecewiseConstantSchedule\.applied_rates is a float"
-        r".* use get_last_lr\(\) there",
-    ):
-        brainstate.transform.jit(lambda: scheduler.applied_rates)()
-
-
 def test_changing_a_state_dict_changes_nothing_in_the_scheduler():
     scheduler = at(4)
     state = scheduler.state_dict()
@@ -177,37 +167,6 @@ def test_our_dict_loads_in_the_braintools_class():
     assert theirs.get_last_lr() == [np.float32(0.01)]
 
 
-@pytest.mark.parametrize(
-    ("changed", "named", "rate"),
-    [
-        ({"values": [1.0, 0.3, 0.01]}, "values changed", 0.03),
-        ({"boundaries": [4, 5]}, "boundaries changed", 0.01),
-        ({"base_lr": 0.2}, "base_lr changed", 0.02),
-        ({"base_lr": 0.2, "boundaries": [1, 2]}, "base_lr, boundaries changed", 0.002),
-    ],
-)
-def test_a_changed_schedule_warns_with_its_names_and_holds_from_there(changed, named, rate):
-    scheduler = at(4)
-    scheduler.apply(lambda rate: 0.5)
-    restored = PiecewiseConstantSchedule(**STAGES | changed)
-    with pytest.warns(UserWarning, match=f"{named}. .* holds from epoch 4 on"):
-        restored.load_state_dict(scheduler.state_dict())
-    assert restored.epoch == 4
-    assert restored.get_last_lr() == [np.float32(rate)]
-
-
-def test_the_warning_of_a_changed_schedule_shows_each_groups_rate_before_and_after():
-    scheduler = PiecewiseConstantSchedule([0.1, 0.2], [3], [1.0, 0.1])
-    scheduler.step(4)
-    changed = PiecewiseConstantSchedule([0.1, 0.2], [3], [1.0, 0.5])
-    with pytest.warns(UserWarning, match=r"group 0: 0\.01 -> 0\.05, group 1: 0\.02 -> 0\.1$"):
-        changed.load_state_dict(scheduler.state_dict())
-    scheduler.current_lrs.value = [0.7, 0.02]
-    by_hand = r"group 0: 0\.7 \(by hand; scheduled was 0\.01\) -> 0\.05, group 1: 0\.02 -> 0\.1$"
-    with pytest.warns(UserWarning, match=by_hand):
-        changed.load_state_dict(as_python(scheduler.state_dict()))
-
-
 def test_where_to_begin_is_no_change_of_the_schedule():
     restored = PiecewiseConstantSchedule(**STAGES, last_epoch=1)
     restored.load_state_dict(at(4).state_dict())
@@ -243,15 +202,6 @@ def test_an_argument_that_a_checkpoint_is_older_than_had_its_default():
     restored.load_state_dict(saved_before())
     assert restored.epoch == 3
     assert restored.get_last_lr() == [0.0625]
-
-
-@pytest.mark.parametrize(
-    ("given", "named"),
-    [({"power": 2}, "power"), ({"weights": [1.0, 2.0]}, "weights"), ({"shape": "cos"}, "shape")],
-)
-def test_an_argument_that_a_checkpoint_is_older_than_is_named_where_it_is_given(given, named):
-    with pytest.warns(UserWarning, match=f"schedule: {named} changed"):
-        NowLR(0.5, **given).load_state_dict(saved_before())
 
 
 def test_an_argument_that_a_checkpoint_is_older_than_may_be_that_of_a_part():
@@ -318,17 +268,6 @@ DAMAGE = [
 ]
 
 
-@pytest.mark.parametrize(("damage", "error", "message"), DAMAGE)
-def test_damaged_state_dict_names_what_is_wrong_and_changes_nothing(damage, error, message):
-    state = {k: v for k, v in (at(4).state_dict() | damage).items() if v is not DROP}
-    scheduler = at(1)
-    scheduler.apply(lambda rate: 0.25)
-    with pytest.raises(error, match=message):
-        scheduler.load_state_dict(state)
-    assert scheduler.epoch == 1
-    assert scheduler.get_last_lr() == [0.25]
-
-
 def test_what_is_no_dict_is_refused():
     with pytest.raises(TypeError, match=r"state_dict must be a dict, as .* gives, got list"):
         at(1).load_state_dict([1, 2])
@@ -380,29 +319,6 @@ def test_config_is_json_and_rebuilds_the_scheduler():
     assert rebuilt.config == config
     assert rebuilt.epoch == 2
     np.testing.assert_array_equal(rebuilt.lr_at(range(9)), scheduler.lr_at(range(9)))
-
-
-@pytest.mark.parametrize(
-    ("config", "error", "message"),
-    [
-        ({}, ValueError, r"config\['class'\] must be one of .*PiecewiseConstantSchedule.*got None"),
-        ({"class": "Nope"}, ValueError, r"got 'Nope'"),
-        (
-            {"class": "PiecewiseConstantSchedule", "lr": 0.1},
-            ValueError,
-            r"no argument 'lr', which is base_lr here; it has base_lr, boundaries",
-        ),
-        ([1], TypeError, r"config must be a mapping, got list"),
-        (
-            {"class": "PiecewiseConstantSchedule", "base_lr": "1e-3"},
-            TypeError,
-            r"base_lr .* got '1e-3' \(str\)",
-        ),
-    ],
-)
-def test_bad_config_names_what_is_wrong(config, error, message):
-    with pytest.raises(error, match=message):
-        brainsched.from_config(config)
 
 
 def test_traced_schedule_has_no_config():

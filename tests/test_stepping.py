@@ -1,7 +1,6 @@
 """Stepping on the host, in compiled code and in a mix of both: same rates, same bits, one trace."""
 
 import copy
-import pickle
 from typing import Any
 
 import brainstate
@@ -77,13 +76,6 @@ def test_what_get_last_lr_returns_is_a_copy():
     scheduler.get_last_lr().clear()
     scheduler.get_lr().clear()
     assert scheduler.get_last_lr() == scheduler.get_lr() == [np.float32(0.1)]
-
-
-def test_calling_it_gives_minus_the_first_applied_rate():
-    scheduler = PiecewiseConstantSchedule([0.1, 0.2])
-    assert scheduler(123) == np.float32(-0.1)
-    scheduler.apply(lambda rate: 0.25)
-    assert scheduler(0) == -0.25
 
 
 def test_compiled_steps_apply_the_rate_of_every_epoch_and_trace_once():
@@ -271,24 +263,6 @@ def test_errors_inside_a_formula_reach_the_user():
         Broken()
 
 
-@pytest.mark.parametrize("transform", [jax.jit, jax.vmap, jax.grad])
-@pytest.mark.parametrize("method", ["step", "apply", "__call__"])
-def test_plain_jax_transformations_raise_and_name_what_to_use(transform, method):
-    scheduler = PiecewiseConstantSchedule(**STAGES)
-
-    def use(x):
-        argument = {"step": None, "apply": lambda rate: rate, "__call__": 0}[method]
-        getattr(scheduler, method)(argument)
-        return x
-
-    argument = jnp.ones(2) if transform is jax.vmap else 1.0
-    with pytest.raises(brainstate.TraceContextError, match=r"brainstate\.transform\.jit"):
-        transform(use)(argument)
-    assert scheduler.epoch == 0
-    scheduler.step()
-    assert scheduler.epoch == 1
-
-
 def test_plain_jax_transformation_is_fine_for_a_scheduler_built_inside():
     @jax.jit
     def rate_after_a_step():
@@ -348,15 +322,6 @@ def test_update_states_restores_in_place():
     assert applied(scheduler) == RATES[3]
 
 
-def test_repr_reads_like_the_call_with_the_epoch_and_the_rates():
-    scheduler = PiecewiseConstantSchedule(**STAGES)
-    scheduler.step(4)
-    assert repr(scheduler) == (
-        "PiecewiseConstantSchedule(base_lr=0.1, boundaries=[3, 5], values=[1.0, 0.1, 0.01], "
-        "last_epoch=4)  # rates: 0.01"
-    )
-
-
 def test_smooth_formula_is_the_float64_value_rounded_once():
     epochs = np.arange(1200)
     exact = 0.1 * np.sin(np.pi / 2 * np.maximum(1000 - epochs, 0) / 1000) ** 2
@@ -364,32 +329,6 @@ def test_smooth_formula_is_the_float64_value_rounded_once():
 
 
 # The form of the applied rates
-
-
-def test_the_applied_rates_are_a_list_to_jax_and_to_the_formats_of_checkpoints():
-    scheduler = StepLR([0.5, 0.25])
-    rates = scheduler.current_lrs.value
-    assert isinstance(rates, list)
-    assert rates == [0.5, 0.25]
-    paths = [jax.tree_util.keystr(path) for path, _ in jax.tree_util.tree_leaves_with_path(rates)]
-    assert paths == ["[0]", "[1]"]
-    for copied in (copy.deepcopy(rates), pickle.loads(pickle.dumps(rates)), copy.copy(rates)):
-        assert (type(copied), copied) == (type(rates), rates)
-    assert jax.tree.map(lambda rate: 2 * rate, scheduler.base_lrs) == [1.0, 0.5]
-
-
-def test_the_whole_state_holds_a_list_and_is_restored_from_one():
-    scheduler = StepLR([0.5, 0.25])
-    scheduler.current_lrs.value = [0.125, 0.375]
-    saved = brainstate.graph.treefy_states(scheduler)
-    reference = saved["_current_lrs"]
-    assert type(reference.value) is list
-    scheduler.step()
-    reference._been_writen = False  # as of a State that was only read
-    brainstate.graph.update_states(scheduler, saved)
-    assert scheduler.get_last_lr() == [0.125, 0.375]
-    with pytest.raises(TypeError, match="cannot be changed in place"):
-        scheduler.current_lrs.value[0] = 0.5
 
 
 def test_a_list_is_of_the_structure_that_brainstate_asks_for():

@@ -3,7 +3,6 @@
 from brainsched import schedules
 from brainsched.configs.from_config import from_config
 from brainsched.core.scheduler import LRScheduler
-from brainsched.link import x64  # noqa: F401
 from brainsched.optax.layerwise import layerwise_decay
 from brainsched.optax.resume import check_resumed
 from brainsched.optax.scale import rates_by_name, scale_by_scheduler

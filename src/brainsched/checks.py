@@ -8,11 +8,8 @@ or only after waiting for the device.
 import itertools
 import math
 import numbers
-import re
-import sys
-import warnings
-from collections.abc import Mapping, Sequence
-from types import FrameType
+import reprlib
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -21,16 +18,28 @@ import numpy as np
 
 from brainsched.types import Array, epoch_dtype, largest_epoch, rate_dtype
 
-_NOT_THE_USER = ("brainsched", "brainstate", "braintools", "jaxtyping", "beartype")
-_NUMBER = re.compile(r"[+-]?\d+\.?\d*(e[+-]?\d+)?", re.IGNORECASE)
 LARGEST_RATE = float(np.finfo(np.float32).max)
 
 
 def shown(value: Any) -> str:
-    """Return a value and its type, for a message."""
-    is_text = isinstance(value, str) and _NUMBER.fullmatch(value)
+    """Return a value, shortened, and its type, for a message."""
+    is_number = isinstance(value, str) and value[:1] in set("+-.0123456789")
     hint = ": a config has text where a number is in quotes, or like 1e-3 without a point"
-    return f"{value!r} ({type(value).__name__}){hint if is_text else ''}"
+    return f"{reprlib.repr(value)} ({type(value).__name__}){hint if is_number else ''}"
+
+
+def keys(name: str, value: Any, expected: Iterable[str], source: str) -> None:
+    """Raise unless ``value`` is a mapping that has the keys that ``source`` gives, and no other."""
+    if not isinstance(value, Mapping):
+        raise TypeError(f"{name} must be a dict, as {source} gives, got {type(value).__name__}")
+    for key in expected:
+        if key not in value:
+            raise ValueError(f"{name} has no {key!r}: give all that {source} gave")
+    for key in value:
+        if key not in expected:
+            raise ValueError(
+                f"{name} has an unknown key {key!r}: {source} gives {', '.join(expected)}"
+            )
 
 
 def unwrap(value: Any) -> Any:
@@ -42,17 +51,22 @@ def _is_bool(value: Any) -> bool:
     return isinstance(value, bool | np.bool_)
 
 
-def number(name: str, value: Any, *, largest: float = LARGEST_RATE) -> float:
-    """Return ``value`` as a float: a real number, finite, not negative, at most ``largest``."""
+def real(name: str, value: Any) -> Any:
+    """Return ``value``, which must be a real number."""
     value = unwrap(value)
     if _is_bool(value) or not isinstance(value, numbers.Real):
         raise TypeError(f"{name} must be a number, got {shown(value)}")
-    result = float(value)
-    if not math.isfinite(result) or result < 0:
+    return value
+
+
+def number(name: str, value: Any, *, largest: float = LARGEST_RATE) -> float:
+    """Return ``value`` as a float: a real number, finite, not negative, at most ``largest``."""
+    value = real(name, value)
+    if not 0 <= value < math.inf:  # nor is NaN
         raise ValueError(f"{name} must be finite and not negative, got {value!r}")
-    if result > largest:
-        raise ValueError(f"{name} must be at most {largest:.4g}, got {value!r}")
-    return result
+    if value > largest:
+        raise ValueError(f"{name} must be at most {largest:.4g}, got {shown(value)}")
+    return float(value)
 
 
 def real_array(name: str, value: jax.Array) -> jax.Array:
@@ -88,10 +102,10 @@ def known_rate(name: str, value: jax.Array, hint: str = "") -> jax.Array:
 
 
 def integer(name: str, value: Any) -> int:
-    """Return ``value`` as an int; a float is not one, even where it is whole."""
-    value = unwrap(value)
-    if _is_bool(value) or not isinstance(value, numbers.Integral):
-        raise TypeError(f"{name} must be an integer, got {shown(value)}")
+    """Return ``value`` as an int; a whole float is one."""
+    value = real(name, value)
+    if not isinstance(value, numbers.Integral) and not float(value).is_integer():
+        raise ValueError(f"{name} must be an integer, got {value!r}")
     return int(value)
 
 
@@ -200,19 +214,15 @@ def base_rates(name: str, value: Any, named_as: Any = None) -> list[float | jax.
         raise ValueError(f"{name} must have one axis at most, got the shape {value.shape}")
     if isinstance(value, numbers.Real) or (isinstance(value, jax.Array) and value.ndim == 0):
         return [rate(name, value)]
+    if hasattr(value, "param_groups"):  # PyTorch's order
+        raise TypeError(
+            f"{name} must be a learning rate, got an optimizer: build the scheduler with its rate "
+            f"first, then the optimizer with lr=scheduler"
+        )
     entries = sequence(name, value, "numbers, or one number, or a mapping of names to numbers")
     if not entries:
         raise ValueError(f"{name} must have at least one rate, got an empty sequence")
     return [rate(f"{name}[{i}]", entry) for i, entry in enumerate(entries)]
-
-
-def warn_of_a_count(name: str, value: Any) -> None:
-    """Warn of a rate that looks like a number of epochs: PyTorch's call without the optimizer."""
-    if isinstance(value, numbers.Integral) and int(value) > 1:
-        warn(
-            f"{name}={value} is a learning rate. If it is a number of epochs, give the rate before "
-            f"it, in the place of PyTorch's optimizer; if it is the rate, write {float(value)}"
-        )
 
 
 def metric(name: str, value: Any) -> Array:
@@ -220,10 +230,7 @@ def metric(name: str, value: Any) -> Array:
     if isinstance(value, jax.Array):
         value = jax.lax.convert_element_type(real_array(name, value), np.float32)
     else:
-        value = unwrap(value)
-        if _is_bool(value) or not isinstance(value, numbers.Real):
-            raise TypeError(f"{name} must be a number, got {shown(value)}")
-        value = np.asarray(value, np.float32)
+        value = np.asarray(real(name, value), np.float32)
     if value.ndim:
         raise ValueError(f"{name} must be a scalar, got an array of shape {value.shape}")
     return value
@@ -278,12 +285,6 @@ def _count(name: str, found: int, boundaries: int, more: int) -> None:
 
 def _rows(name: str, entries: list[Any]) -> Array:
     """Stack numbers, or rows of them; any of them may be a scalar JAX array."""
-    for i, entry in enumerate(entries):
-        if isinstance(entry, Mapping):
-            raise TypeError(
-                f"{name}[{i}] must be a number, or a row of numbers in the order of base_lr, got "
-                f"a mapping: write [row[name] for name in base_lr]"
-            )
     if not any(map(_is_row, entries)):
         return _stack([rate(f"{name}[{i}]", entry) for i, entry in enumerate(entries)])
     width = None
@@ -310,16 +311,3 @@ def _stack(entries: Sequence[Any]) -> Array:
     if any(isinstance(entry, jax.Array) for entry in entries):
         return jnp.stack([jnp.asarray(entry, rate_dtype()) for entry in entries])
     return np.asarray(entries, np.float64)
-
-
-def warn(message: str) -> None:
-    """Warn of what is likely a mistake, at the line of the user's code that made it.
-
-    That is some calls further out, through brainstate's metaclass or braintools' Trainer: no fixed
-    number of them.
-    """
-    frame: FrameType | None = sys._getframe(1)
-    level = 2
-    while frame is not None and frame.f_globals.get("__name__", "").split(".")[0] in _NOT_THE_USER:
-        frame, level = frame.f_back, level + 1
-    warnings.warn(message, UserWarning, stacklevel=level)

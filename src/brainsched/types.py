@@ -1,11 +1,19 @@
 """The array types, shapes and dtypes that every module shares."""
 
 from collections.abc import Mapping, Sequence
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import jax
 import numpy as np
 from jaxtyping import Float
+
+# Importing brainstate turns 64-bit types off (0.5.0 to 0.6.0). Imported here, before all others,
+# it leaves them on for a program of JAX or Flax that has them on.
+_x64 = jax.config.read("jax_enable_x64")
+import brainstate  # noqa: E402, F401
+
+if _x64:
+    jax.config.update("jax_enable_x64", True)
 
 Array: TypeAlias = np.ndarray | jax.Array
 
@@ -43,3 +51,22 @@ def smallest_rate(dtype: np.dtype) -> float:
 def largest_epoch() -> int:
     """Return the largest epoch that ``last_epoch`` can hold."""
     return _LARGEST[epoch_dtype()]
+
+
+def strongly_typed(value: jax.Array, dtype: Any) -> jax.Array:
+    """Return ``value`` in ``dtype``, and not weakly typed, which would be traced again."""
+    if value.dtype == dtype and not value.weak_type:
+        return value
+    return jax.lax.convert_element_type(value, dtype)
+
+
+def placed_like(value: Array, former: Any) -> Array:
+    """Put a value on the host where the former one was committed to, if it was.
+
+    A State whose placement changes between two calls makes JAX compile the user's step again.
+    """
+    if type(former) is np.ndarray or not isinstance(value, np.ndarray):
+        return value
+    if isinstance(former, jax.core.Tracer) or not getattr(former, "committed", False):
+        return value
+    return jax.device_put(value, former.sharding)

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from brainsched import checks
 from brainsched.configs.lengths import Lengths, positive
 from brainsched.core import config as configuring
-from brainsched.core import foreign_calls
 from brainsched.core.arguments import parameters
 
 if TYPE_CHECKING:
@@ -108,7 +107,10 @@ class _Builder(NamedTuple):
             cls = classes[name]
             for argument in arguments:
                 if argument not in parameters(cls):
-                    raise ValueError(foreign_calls.unknown(cls, argument))
+                    raise ValueError(
+                        f"{cls.__name__} has no argument {argument!r}; it has "
+                        f"{', '.join(parameters(cls))}"
+                    )
         of_parts = self
         if cls._parts_are_in_epochs:
             if self.lengths.steps_per_epoch is not None:
@@ -178,7 +180,7 @@ def _naming(place: str) -> Iterator[None]:
         raise kind(f"{place}: {error}") from error
 
 
-def _is_length(cls: "type[LRScheduler]", argument: str) -> bool:
+def _is_length(cls: Any, argument: str) -> bool:
     """Whether an argument counts in the unit in which the scheduler is stepped.
 
     An integer does, or integers, by the annotation of the argument; a rate or a factor does not.

@@ -5,40 +5,60 @@ change: the arguments are copied when the scheduler is built, and cannot be assi
 place after that. So they are also what a checkpoint records and what rebuilds the scheduler.
 """
 
-import contextlib
+import functools
 import inspect
 from collections.abc import Iterable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any, NoReturn, Protocol
 
 import jax
 import numpy as np
 
-if TYPE_CHECKING:
-    from brainsched.core.schedule import Schedule
-    from brainsched.core.scheduler import LRScheduler
+
+class Keeps(Protocol):
+    """What is asked of a scheduler here: its arguments are attributes of their names."""
+
+    _first_epoch: int
+    _parts_are_in_epochs: bool
 
 
-def parameters(cls: "type[Schedule]") -> tuple[str, ...]:
-    """Return the names of the constructor's parameters.
+@functools.cache
+def parameters(cls: Any) -> tuple[str, ...]:
+    """Return the names of the constructor's parameters, from which a scheduler is rebuilt.
 
     Raises
     ------
     TypeError
-        If the class could not be rebuilt from its arguments.
+        If the class cannot be rebuilt from its arguments.
     """
     found = inspect.signature(cls).parameters
     for parameter in found.values():
         if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
             raise TypeError(
-                f"{cls.__name__}.__init__ takes {parameter}, so that its arguments are not known: "
-                f"name each one, as a config and a checkpoint rebuild the scheduler from them"
+                f"{cls.__name__} has no config, as its constructor takes {parameter}: name each "
+                f"argument"
             )
     if "last_epoch" not in found:
-        raise TypeError(
-            f"{cls.__name__}.__init__ has no parameter last_epoch, without which it cannot be "
-            f"rebuilt at its position: add last_epoch=0, and pass it to super().__init__"
-        )
+        raise TypeError(f"{cls.__name__} has no config, as its constructor takes no last_epoch")
     return tuple(found)
+
+
+def kept(scheduler: "Keeps") -> dict[str, Any]:
+    """Return the arguments that a scheduler was built with, by name.
+
+    Raises
+    ------
+    TypeError
+        If it does not keep one as an attribute of the same name.
+    """
+    cls, attributes = type(scheduler), scheduler.__dict__
+    for name in parameters(cls):
+        if name not in attributes:
+            raise TypeError(
+                f"{cls.__name__} has no config, as it does not keep self.{name} = {name}"
+            )
+    return {name: attributes[name] for name in parameters(cls)} | {
+        "last_epoch": scheduler._first_epoch
+    }
 
 
 @jax.tree_util.register_pytree_with_keys_class
@@ -97,41 +117,23 @@ def fixed(value: Any) -> Any:
     return value
 
 
-def fix(scheduler: "LRScheduler") -> None:
-    """Replace the arguments that ``scheduler`` keeps by copies that cannot be changed.
-
-    Raises
-    ------
-    TypeError
-        If it does not keep one.
-    """
-    cls = type(scheduler)
+def fix(scheduler: "Keeps") -> None:
+    """Replace the arguments of ``scheduler``, and what follows from them, by fixed copies."""
     attributes = scheduler.__dict__
-    if len(inspect.signature(scheduler.formula).parameters) != 3:
-        raise TypeError(f"{cls.__name__}.formula must take (self, epoch, base_lrs, xp)")
-    for name in parameters(cls):
-        if name not in attributes:
-            raise TypeError(
-                f"{cls.__name__}.__init__ takes {name} and does not keep it: write "
-                f"self.{name} = {name} before super().__init__"
-            )
+    names = inspect.signature(type(scheduler)).parameters
     for name, value in attributes.items():
-        if isinstance(value, list | np.ndarray) or name in parameters(cls):
-            attributes[name] = fixed(value)  # what is derived from the arguments, too
+        if isinstance(value, list | np.ndarray) or name in names:
+            attributes[name] = fixed(value)
 
 
-def base_lr_left_out(scheduler: "LRScheduler") -> str | None:
-    """Return the name of the argument for the base rate, if ``scheduler`` was built without it.
-
-    The very object tells, since an equal number that was given is one that was meant.
-    """
-    first = next(iter(inspect.signature(type(scheduler)).parameters.values()))
-    return first.name if getattr(scheduler, "base_lr", None) is first.default else None
+def _given(scheduler: "Keeps") -> list[Any]:
+    names, attributes = inspect.signature(type(scheduler)).parameters, scheduler.__dict__
+    return [attributes[name] for name in names if name in attributes and name != "last_epoch"]
 
 
-def parts(scheduler: "LRScheduler") -> "Iterator[LRScheduler]":
+def parts(scheduler: "Keeps") -> "Iterator[Keeps]":
     """Yield the schedulers among the arguments, and those among theirs."""
-    stack = [getattr(scheduler, name) for name in parameters(type(scheduler))]
+    stack = _given(scheduler)
     while stack:
         value = stack.pop()
         if isinstance(value, list | tuple):
@@ -141,101 +143,24 @@ def parts(scheduler: "LRScheduler") -> "Iterator[LRScheduler]":
             yield from parts(value)
 
 
-def counts_updates(scheduler: "LRScheduler") -> "LRScheduler | None":
+def counts_updates(scheduler: "Keeps") -> "Keeps | None":
     """Return the scheduler, or the part, that makes its epochs updates, if one does."""
     wholes = [scheduler, *parts(scheduler)]
     return next((whole for whole in wholes if whole._parts_are_in_epochs), None)
 
 
-def numbers(scheduler: "Schedule") -> Iterator[Any]:
-    """Yield all that the formula is calculated from: numbers, arrays and functions."""
-    names = [name for name in parameters(type(scheduler)) if name != "last_epoch"]
-    stack = [getattr(scheduler, name) for name in names]
+def numbers(scheduler: "Keeps") -> list[Any]:
+    """Return all that the formula is calculated from: numbers, arrays and functions."""
+    found = []
+    stack = _given(scheduler)
     while stack:
         leaf = stack.pop()
-        if isinstance(leaf, FixedList):  # there may be schedulers in it
+        if isinstance(leaf, list | tuple):  # there may be schedulers in it
             stack.extend(leaf)
         elif isinstance(leaf, FixedDict):
             stack.extend(leaf.values())
         elif hasattr(leaf, "formula"):
-            yield from numbers(leaf)
+            found.extend(numbers(leaf))
         else:
-            yield from jax.tree.leaves(leaf)
-
-
-def refuse(scheduler: "LRScheduler", name: str) -> NoReturn:
-    """Raise an AttributeError that says why an attribute cannot be assigned."""
-    cls = type(scheduler).__name__
-    if name in parameters(type(scheduler)):
-        why = f"an argument of a scheduler that is built is fixed: build a new {cls}"
-    elif name == "optimizer":
-        why = "call attach_optimizer(optimizer)"
-    elif name == "epoch":
-        why = "call step(epoch) to go to another epoch"
-    elif name in ("current_lrs", "_current_lrs"):
-        why = "write its value, current_lrs.value, or call apply"
-    else:
-        why = (
-            "a scheduler that is built is fixed, since its rates depend on nothing but the epoch. "
-            "In a class of yours, set attributes before super().__init__, which comes last"
-        )
-    raise AttributeError(f"{cls}.{name} cannot be assigned: {why}")
-
-
-class NotBuilt:
-    """What a scheduler has in the place of an attribute that only its base's constructor sets."""
-
-    def __set_name__(self, owner: type, name: str) -> None:
-        self._name = name
-
-    def __get__(self, scheduler: "LRScheduler | None", cls: type) -> Any:
-        if scheduler is None:
-            return self
-        raise AttributeError(
-            f"this {cls.__name__} was not built: its __init__ must end with "
-            f"super().__init__(base_lr, last_epoch)",
-            name=self._name,
-            obj=scheduler,
-        )
-
-
-# What a formula has as an argument, by the attributes that it might read in its place.
-_GIVEN = {
-    "base_lr": "its argument base_lrs",
-    "_bases": "its argument base_lrs",
-    "last_epoch": "its argument epoch",
-    "_current_lrs": "its arguments, epoch and base_lrs",
-    "_evaluation": "its arguments, epoch and base_lrs",
-}
-_HIDDEN = ("base_lr", "last_epoch", "_current_lrs")
-
-
-@contextlib.contextmanager
-def first_evaluation(scheduler: "Schedule") -> Iterator[None]:
-    """Keep the base rate and the position from a formula, which has them as its arguments.
-
-    It is evaluated for many epochs at once, and for param groups that come later: what it reads
-    from the scheduler in their place stands still. So it goes without while it is evaluated for
-    the first time, which costs nothing afterwards. An error about an attribute that is not there
-    names the cure. (``__getattr__`` would, too, and make every other one slower to look up.)
-    """
-    cls = type(scheduler).__name__
-    attributes = scheduler.__dict__
-    hidden = {name: attributes.pop(name) for name in _HIDDEN if name in attributes}
-    try:
-        yield
-    except AttributeError as error:
-        if error.obj is not scheduler:
-            raise
-        if error.name in _GIVEN:
-            name = error.name.lstrip("_")
-            raise AttributeError(
-                f"{cls}.formula reads self.{name}, which stays as it is when other epochs and "
-                f"param groups are asked for: use {_GIVEN[error.name]}"
-            ) from error
-        raise AttributeError(
-            f"{cls} has no attribute {error.name!r} when its formula is evaluated for the first "
-            f"time, by super().__init__: set self.{error.name} before that call, which comes last"
-        ) from error
-    finally:
-        attributes.update(hidden)
+            found.append(leaf)
+    return found

@@ -1,201 +1,211 @@
 """What a scheduler saves, and how it comes back: checked as a whole, and written only then."""
 
-from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+import math
+import warnings
+from collections.abc import Mapping
+from typing import Any
 
 import jax
 import numpy as np
 
 from brainsched import checks
-from brainsched.core import braintools_checkpoints
 from brainsched.core import config as configuring
 from brainsched.core.evaluation import stay
-from brainsched.link.attachment import Unwritten
 from brainsched.types import rate_dtype
 
-if TYPE_CHECKING:
-    from brainsched.core.scheduler import LRScheduler
-
 _KEYS = ("last_epoch", "base_lrs", "current_lrs", "scheduled_lrs", "config")
+# What braintools 0.3.0 and 0.4.0 save, for the class of the same name.
+_BRAINTOOLS = ("last_epoch", "base_lrs", "current_lrs")
+_BRAINTOOLS_BY_CLASS = {
+    "CosineAnnealingWarmRestarts": (*_BRAINTOOLS, "T_cur", "T_i"),
+    "ReduceLROnPlateau": (*_BRAINTOOLS, "best", "num_bad_epochs", "cooldown_counter"),
+    "SequentialLR": ("last_epoch", "schedulers", "milestones", "current_scheduler_idx"),
+    "ChainedScheduler": ("last_epoch", "schedulers"),
+}
 
 
-def save(scheduler: "LRScheduler", plain: bool) -> dict[str, Any]:
-    """Return the state of ``scheduler``: see :meth:`LRScheduler.state_dict`."""
+class Checkpointed:
+    """The part of a scheduler that is saved and restored."""
 
-    def copy(value: Any) -> Any:
-        return np.array(value).item() if plain else np.array(value)
+    def state_dict(self: Any, plain: bool = False) -> dict[str, Any]:
+        """Return the position and the rates, as copies in 0-d NumPy arrays, or in Python numbers.
 
-    return {
-        "last_epoch": copy(scheduler.last_epoch.value),
-        "base_lrs": [copy(rate) for rate in scheduler.base_lrs],
-        "current_lrs": [copy(rate) for rate in scheduler.get_last_lr()],
-        "scheduled_lrs": [copy(rate) for rate in scheduler.get_lr()],
-        "config": scheduler.config,
-        **{name: copy(getattr(scheduler, name).value) for name in scheduler._memory},
-    }
+        Parameters
+        ----------
+        plain : bool
+            Whether to return JSON types alone, for JSON, YAML and msgpack. What is loaded from it
+            has the same bits.
+
+        Returns
+        -------
+        dict
+            ``last_epoch``, ``base_lrs``, ``current_lrs`` (applied), ``scheduled_lrs`` (by the
+            schedule; where an applied rate differs, it was set by hand) and ``config``.
+
+        Examples
+        --------
+        >>> import brainsched
+        >>> state = brainsched.ConstantLR(0.5, factor=0.5).state_dict(plain=True)
+        >>> state["last_epoch"], state["base_lrs"], state["current_lrs"]
+        (0, [0.5], [0.25])
+        """
+
+        def copy(value: Any) -> Any:
+            return np.array(value).item() if plain else np.array(value)
+
+        return {
+            "last_epoch": copy(self.last_epoch.value),
+            "base_lrs": list(map(copy, self.base_lrs)),
+            "current_lrs": list(map(copy, self.get_last_lr())),
+            "scheduled_lrs": list(map(copy, self.get_lr())),
+            "config": self.config,
+            **{name: copy(getattr(self, name).value) for name in self._memory},
+        }
+
+    def load_state_dict(self: Any, state_dict: Mapping[str, Any]) -> None:
+        """Go to the position of a checkpoint and apply its rates, in the optimizer too.
+
+        The schedule and its base rates come from the code. Rates that were set by hand are restored
+        where the schedule's own are what they were.
+
+        Parameters
+        ----------
+        state_dict : dict
+            What :meth:`state_dict` gave, as it is or as a file format made it: numbers or arrays,
+            lists or dicts keyed ``'0'``, ``'1'``. The dict of braintools' class of the same name
+            loads too: its position counts, and the rates are computed anew.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If an entry is missing, unknown, or not as expected, or the number of param groups
+            differs. Scheduler and optimizer are then as they were.
+
+        Warns
+        -----
+        UserWarning
+            If the code's schedule differs from the one that was saved, with the rate of each group
+            before and after.
+        """
+        ours, theirs = (*_KEYS, *self._memory), braintools_keys(self)
+        is_ours = isinstance(state_dict, Mapping) and any(key in state_dict for key in ours[3:5])
+        checks.keys("state_dict", state_dict, ours if is_ours else theirs, "scheduler.state_dict()")
+        saved = state_dict if is_ours else {**state_dict, **_missing_memory(self, state_dict)}
+        positions = {
+            name: getattr(self, name).check(f"state_dict[{name!r}]", _on_host(saved[name]))
+            for name in ("last_epoch", *self._memory)
+        }
+        _, rates = self._evaluation(stay, positions[self._position_name])
+        if is_ours:
+            rates = _rates_of_ours(self, saved, list(rates), int(positions["last_epoch"]))
+        # All is checked: from here on nothing raises.
+        for name, value in positions.items():
+            getattr(self, name).value = value
+        self._current_lrs.value = list(rates)
+        self.__dict__["_restored"] = self._current_lrs.content
 
 
-def load(scheduler: "LRScheduler", state_dict: Mapping[str, Any]) -> None:
-    """Restore what :func:`save` returned: see :meth:`LRScheduler.load_state_dict`."""
-    ours = _check_keys(state_dict, scheduler)
-    applied = _rates(state_dict, "current_lrs") if "current_lrs" in state_dict else []
-    missing = {} if ours else braintools_checkpoints.missing_memory(scheduler, applied)
-    positions = {
-        name: getattr(scheduler, name).check(
-            f"state_dict[{name!r}]", _on_host({**state_dict, **missing}[name])
+def _rates_of_ours(scheduler: Any, saved: Mapping[str, Any], rates: list[Any], epoch: int) -> Any:
+    """Return the rates to apply; warn where the schedule's are not those that were saved."""
+    applied, scheduled = (
+        _rates(saved, key, len(rates)) for key in ("current_lrs", "scheduled_lrs")
+    )
+    changed = _changed(scheduler, saved, epoch)
+    same = [_same(old, new) for old, new in zip(scheduled, rates, strict=True)]
+    if not all(same) or changed:
+        what = ", ".join(changed) or "its formula"
+        groups = ", ".join(
+            f"group {group}: {_shown(old)} -> {_shown(new)}"
+            for group, (old, new) in enumerate(zip(applied, rates, strict=True))
+            if not same[group]
         )
-        for name in ("last_epoch", *scheduler._memory)
-    }
-    _, rates = scheduler._evaluation(stay, positions[scheduler._position_name])
+        effect = f"changes the rate of {groups}" if groups else "has the same rates there"
+        warnings.warn(
+            f"the checkpoint was saved with another schedule ({what} changed). The schedule of the "
+            f"code holds from epoch {epoch} on, and {effect}",
+            UserWarning,
+            stacklevel=4,
+        )
+    return [
+        rate if hand == plan or not kept else np.asarray(hand, rate_dtype())
+        for rate, hand, plan, kept in zip(rates, applied, scheduled, same, strict=True)
+    ]
 
-    if ours:
-        scheduled = _rates(state_dict, "scheduled_lrs")
-        _check_groups("current_lrs", applied, scheduler)
-        _check_groups("scheduled_lrs", scheduled, scheduler)
-        base_lrs = _rates(state_dict, "base_lrs")
-        epoch = int(positions["last_epoch"])
-        change = _change(scheduler, state_dict["config"], base_lrs, scheduled, rates, epoch)
-        if change:
-            groups = ", ".join(
-                f"group {group}: {_before(hand, plan)} -> {_after(rate)}"
-                for group, (hand, plan, rate) in enumerate(
-                    zip(applied, scheduled, rates, strict=True)
-                )
-            )
-            checks.warn(
-                f"the checkpoint was saved with another schedule: {change}. The schedule of the "
-                f"code holds from epoch {epoch} on, and changes the rate of {groups}"
-            )
-        else:
-            rates = [
-                rate if hand == plan else np.asarray(hand, rate_dtype())
-                for rate, hand, plan in zip(rates, applied, scheduled, strict=True)
-            ]
-    for name, value in positions.items():
-        getattr(scheduler, name).value = value
-    scheduler.current_lrs.value = rates
-    if scheduler._attachment is not None:
-        scheduler._attachment.restored = Unwritten(scheduler.current_lrs)
+
+def _changed(scheduler: Any, saved: Mapping[str, Any], epoch: int) -> list[str]:
+    """Return the names of the arguments that differ from those that were saved.
+
+    A checkpoint of the schedule that a branch leaves is one of the branch's own, up to there.
+    """
+    before = saved["config"]
+    if not isinstance(before, Mapping):
+        raise TypeError(f"state_dict['config'] must be a dict, got {type(before).__name__}")
+    trunks = [scheduler]
+    while trunks[-1]._trunk is not None:
+        trunks.append(trunks[-1]._trunk)
+    found = [
+        configuring.differences(before, trunk.config)
+        for trunk in trunks
+        if trunk.config["class"] == before.get("class")
+    ]
+    if not found:
+        raise ValueError(
+            f"state_dict['config']['class'] is {before.get('class')!r}, but this scheduler is a "
+            f"{' of a '.join(trunk.config['class'] for trunk in trunks)}: go on at its epoch with "
+            f"step({epoch}) instead"
+        )
+    base_lrs = [
+        checks.number("state_dict['base_lrs']", _on_host(rate)) for rate in _list(saved, "base_lrs")
+    ]
+    present = scheduler.base_lrs
+    same_bases = len(base_lrs) == len(present) and all(map(_same, base_lrs, present))
+    names = min(found, key=len)
+    if names == ["base_lr"] and same_bases:
+        return []  # what was given as lr= of a group may be an entry of base_lr now, or the reverse
+    return names if names or same_bases else ["base_lrs"]
+
+
+def braintools_keys(scheduler: Any) -> tuple[str, ...]:
+    """Return the keys of what braintools' class of the same name saves."""
+    return _BRAINTOOLS_BY_CLASS.get(type(scheduler).__name__, _BRAINTOOLS)
+
+
+def _missing_memory(scheduler: Any, state_dict: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what braintools does not save: how often ReduceLROnPlateau has reduced the rate."""
+    if "reductions" not in scheduler._memory:
+        return {}
+    rate, base = _rates(state_dict, "current_lrs", None)[0], float(scheduler.base_lrs[0])
+    times = math.log(rate / base) / math.log(scheduler.factor) if rate and base else 0
+    return {"reductions": max(round(times), 0)}
+
+
+def _rates(state_dict: Mapping[str, Any], key: str, groups: int | None) -> list[float]:
+    rates = [
+        checks.number(f"state_dict[{key!r}][{i}]", _on_host(rate))
+        for i, rate in enumerate(_list(state_dict, key))
+    ]
+    if groups not in (None, len(rates)):
+        raise ValueError(
+            f"state_dict[{key!r}] has the rates of {len(rates)} param groups, but the scheduler "
+            f"has {groups}: add the groups to the optimizer first, then load"
+        )
+    return rates
+
+
+def _list(state_dict: Mapping[str, Any], key: str) -> list[Any]:
+    entries = configuring.as_list(state_dict[key])
+    return checks.sequence(f"state_dict[{key!r}]", entries, "rates, one a param group")
 
 
 def _on_host(value: Any) -> Any:
     return np.asarray(value) if isinstance(value, jax.Array) else value
 
 
-def _check_keys(state_dict: Any, scheduler: "LRScheduler") -> bool:
-    """Check that all keys are there and no other; return whether it is ours, or braintools'."""
-    if not isinstance(state_dict, Mapping):
-        raise TypeError(
-            f"state_dict must be a dict, as scheduler.state_dict() gives, got "
-            f"{type(state_dict).__name__}"
-        )
-    ours = (*_KEYS, *scheduler._memory)
-    theirs = braintools_checkpoints.keys(scheduler)
-    is_ours = any(key in state_dict for key in ours if key not in theirs)
-    expected = ours if is_ours else theirs
-    for key in expected:
-        if key not in state_dict:
-            raise ValueError(
-                f"state_dict has no {key!r}; expected {', '.join(expected)}: give all that "
-                f"scheduler.state_dict() gave"
-            )
-    for key in state_dict:
-        if key not in expected:
-            raise ValueError(
-                f"state_dict has an unknown key {key!r}; expected {', '.join(ours)}: give what "
-                f"scheduler.state_dict() gave, and no more"
-            )
-    return is_ours
+def _same(saved: float, rate: Any) -> bool:
+    if isinstance(rate, jax.core.Tracer):
+        return True  # it cannot be compared
+    return configuring.same_number(saved, float(rate))
 
 
-def _rates(state_dict: Mapping[str, Any], key: str) -> list[float]:
-    name = f"state_dict[{key!r}]"
-    entries = checks.sequence(
-        name, configuring.as_list(state_dict[key]), "rates, one a param group"
-    )
-    return [checks.number(f"{name}[{i}]", _on_host(rate)) for i, rate in enumerate(entries)]
-
-
-def _check_groups(key: str, rates: list[float], scheduler: "LRScheduler") -> None:
-    if len(rates) != scheduler._n_groups:
-        raise ValueError(
-            f"state_dict[{key!r}] has the rates of {len(rates)} param groups, but the scheduler "
-            f"has {scheduler._n_groups}: add the groups to the optimizer first, then load"
-        )
-
-
-def _before(applied: float, scheduled: float) -> str:
-    """Return the rate of a group when the checkpoint was saved, for a message."""
-    by_hand = "" if applied == scheduled else f" (by hand; scheduled was {scheduled:.6g})"
-    return f"{applied:.6g}{by_hand}"
-
-
-def _after(rate: Any) -> str:
-    """Return the rate of a group by the schedule of the code, for a message."""
-    return "a traced rate" if isinstance(rate, jax.core.Tracer) else f"{float(rate):.6g}"
-
-
-def _same_rates(scheduled: list[float], rates: list[Any]) -> bool:
-    return not any(isinstance(rate, jax.core.Tracer) for rate in rates) and all(
-        map(configuring.same_number, scheduled, map(float, rates))
-    )
-
-
-def _trunks(scheduler: "LRScheduler") -> "Iterator[LRScheduler]":
-    """Yield a scheduler, the one that it branched off from, and so on."""
-    trunk: LRScheduler | None = scheduler
-    while trunk is not None:
-        yield trunk
-        trunk = trunk._trunk
-
-
-def _change(
-    scheduler: "LRScheduler",
-    saved: Any,
-    base_lrs: list[float],
-    scheduled: list[float],
-    rates: list[Any],
-    epoch: int,
-) -> str:
-    """Say what the code has changed since the checkpoint; raise if it is another class's.
-
-    A checkpoint of the schedule that ``scheduler`` branched off from is one of its own, as long as
-    both have the same rates at the restored epoch.
-    """
-    if not isinstance(saved, Mapping):
-        raise TypeError(f"state_dict['config'] must be a dict, got {type(saved).__name__}")
-    trunks = list(_trunks(scheduler))
-    differences = {
-        i: configuring.differences(saved, trunk.config)
-        for i, trunk in enumerate(trunks)
-        if trunk.config["class"] == saved.get("class")
-    }
-    if not differences:
-        present = ", branched off from a ".join(
-            configuring.name_of(type(trunk)) for trunk in trunks
-        )
-        raise ValueError(
-            f"state_dict['config']['class'] is {saved.get('class')!r}, but this scheduler is a "
-            f"{present}: load it into one of the class that saved it, or go on at its epoch, with "
-            f"step({epoch})"
-        )
-    nearest, names = next(iter(differences.items()))
-    same = next((i for i, found in differences.items() if not found), None)
-    present_lrs = [float(rate) for rate in scheduler.base_lrs]
-    same_base_lrs = len(base_lrs) == len(present_lrs) and all(
-        map(configuring.same_number, base_lrs, present_lrs)
-    )
-    # What was given as lr= of a group may be an entry of base_lr now.
-    if same is None and not (same_base_lrs and nearest == 0 and names == ["base_lr"]):
-        return f"{', '.join(names)} changed"
-    if not same_base_lrs:
-        return "base_lrs changed"
-    if same and not _same_rates(scheduled, rates):
-        branch: Any = trunks[same - 1]
-        name = saved["class"]
-        return (
-            f"it is of the {name}, which this {type(branch).__name__} leaves with at={branch.at}, "
-            f"and the {name} went on to epoch {epoch}. To leave it there, build one with "
-            f"at={epoch}; else load what was saved up to epoch {branch.at}"
-        )
-    return ""
+def _shown(rate: Any) -> str:
+    return f"{float(rate):.6g}"

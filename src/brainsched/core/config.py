@@ -7,22 +7,18 @@ import inspect
 import math
 import reprlib
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import jax
 import numpy as np
 
-from brainsched.core.arguments import parameters
+from brainsched.core.arguments import kept
 
-if TYPE_CHECKING:
-    from brainsched.core.schedule import Schedule
-    from brainsched.core.scheduler import LRScheduler
-
-_classes: dict[str, "type[LRScheduler]"] = {}
-_listeners: "list[Callable[[type[LRScheduler]], None]]" = []
+_classes: dict[str, Any] = {}
+_listeners: list[Callable[[type], None]] = []
 
 
-def register(cls: "type[LRScheduler]") -> None:
+def register(cls: type) -> None:
     """Let ``from_config`` find a scheduler class by its name.
 
     A class of that name takes the place of an earlier one, as when a notebook's cell is run again.
@@ -32,7 +28,7 @@ def register(cls: "type[LRScheduler]") -> None:
         listener(cls)
 
 
-def name_of(cls: "type[Schedule]") -> str:
+def name_of(cls: type) -> str:
     """Return the name of a class in a config: with its module, where ours has the name already."""
     own = _classes.get(cls.__name__)
     if own is None or own is cls or not is_ours(own) or is_ours(cls):
@@ -40,28 +36,26 @@ def name_of(cls: "type[Schedule]") -> str:
     return f"{cls.__module__}.{cls.__qualname__}"
 
 
-def is_ours(cls: "type[Schedule]") -> bool:
+def is_ours(cls: type) -> bool:
     """Whether a class is one of this package."""
     return cls.__module__.startswith("brainsched.")
 
 
-def classes() -> "Mapping[str, type[LRScheduler]]":
+def classes() -> Mapping[str, Any]:
     """Return the classes that a config may name."""
     return _classes
 
 
-def for_every_class(listener: "Callable[[type[LRScheduler]], None]") -> None:
+def for_every_class(listener: Callable[[type], None]) -> None:
     """Call ``listener`` with each scheduler class, those that there are and those to come."""
     _listeners.append(listener)
     for cls in _classes.values():
         listener(cls)
 
 
-def config(scheduler: "Schedule") -> dict[str, Any]:
+def config(scheduler: Any) -> dict[str, Any]:
     """Return the class and the constructor's arguments of ``scheduler``, in JSON types."""
-    arguments = {name: getattr(scheduler, name) for name in parameters(type(scheduler))}
-    arguments["last_epoch"] = scheduler._first_epoch
-    plain = {name: _plain(name, value) for name, value in arguments.items()}
+    plain = {name: _plain(name, value) for name, value in kept(scheduler).items()}
     return {"class": name_of(type(scheduler)), **plain}
 
 
@@ -84,13 +78,10 @@ class _Repr(reprlib.Repr):
         return super().repr_instance(x, level)
 
 
-def call(scheduler: "LRScheduler", **replaced: str) -> str:
+def call(scheduler: Any, **replaced: str) -> str:
     """Return the call that makes a scheduler, as text; ``last_epoch`` only where it is given."""
-    shown = {
-        name: _Repr().repr(getattr(scheduler, name))
-        for name in parameters(type(scheduler))
-        if name != "last_epoch"
-    }
+    given = kept(scheduler).items()
+    shown = {name: _Repr().repr(value) for name, value in given if name != "last_epoch"}
     arguments = [f"{name}={text}" for name, text in {**shown, **replaced}.items()]
     return f"{type(scheduler).__name__}({', '.join(arguments)})"
 

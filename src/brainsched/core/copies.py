@@ -2,8 +2,8 @@
 
 There is one way to copy all but the States: :func:`attributes` out of the original, and
 :func:`built` from them. The States are what the three differ in: pickle takes their values to the
-host, and the graph hands them over by itself. Neither the link to an optimizer nor the evaluation,
-which holds compiled programs, is copied: the first has one end only, the second is made anew.
+host, and the graph hands them over by itself. Neither the optimizer nor the evaluation, which holds
+compiled programs, is copied: a scheduler drives one optimizer, and the evaluation is made anew.
 
 ``brainstate.graph.Node`` would make all attributes, arrays and lists among them, into the graph's
 children, and copies through the graph. So a class of ours registers what its children are, its own
@@ -11,66 +11,63 @@ States, and has its own ``__deepcopy__``.
 """
 
 import copy
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import jax
 import numpy as np
 from brainstate import State
 from brainstate.graph import register_graph_node_type
 
-if TYPE_CHECKING:
-    from brainsched.core.scheduler import LRScheduler
+from brainsched.link.rates import Rates, RatesState
 
-_NOT_COPIED = ("_evaluation", "_attachment", "_was_missed", "_is_in_optax", "_lost")
+_NOT_COPIED = ("_evaluation", "optimizer", "_replaced_by", "_restored")
 
 
-def attributes(scheduler: "LRScheduler") -> dict[str, Any]:
+class Copied:
+    """The part of a scheduler that is copied and pickled."""
+
+    def __getstate__(self) -> Any:
+        states = {
+            name: (type(value), jax.tree.map(np.array, value.value))
+            for name, value in self.__dict__.items()
+            if isinstance(value, State)
+        }
+        return attributes(self), states
+
+    def __setstate__(self, state: Any) -> None:
+        kept, states = state
+        built(self, kept)
+        self.__dict__.update({name: cls(value) for name, (cls, value) in states.items()})
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Any:
+        duplicate = object.__new__(type(self))
+        memo[id(self)] = duplicate
+        duplicate.__setstate__(copy.deepcopy(self.__getstate__(), memo))
+        return duplicate
+
+
+def attributes(scheduler: Any) -> dict[str, Any]:
     """Return all that a copy of ``scheduler`` has besides States."""
-    return {
+    kept = {
         name: value
         for name, value in scheduler.__dict__.items()
         if name not in _NOT_COPIED and not isinstance(value, State)
     }
+    return {**kept, "_groups": scheduler._evaluation.groups}
 
 
-def built(scheduler: "LRScheduler", attributes: dict[str, Any]) -> "LRScheduler":
+def built(scheduler: Any, attributes: dict[str, Any]) -> Any:
     """Return ``scheduler``, which is empty, with these attributes and without States."""
     scheduler.__dict__.update(attributes)
-    scheduler.__dict__["_evaluation"] = scheduler._evaluation_of(
-        scheduler._n_groups, scheduler._bases
-    )
+    groups = attributes["_groups"]
+    scheduler.__dict__["_evaluation"] = scheduler._evaluation_of(groups, scheduler._bases)
     return scheduler
-
-
-def getstate(scheduler: "LRScheduler") -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return what ``pickle`` saves: the attributes, and the States as arrays on the host."""
-    states = {
-        name: (type(value), jax.tree.map(np.array, value.value))
-        for name, value in scheduler.__dict__.items()
-        if isinstance(value, State)
-    }
-    return attributes(scheduler), states
-
-
-def setstate(scheduler: "LRScheduler", state: tuple[dict[str, Any], dict[str, Any]]) -> None:
-    """Make an empty ``scheduler`` what :func:`getstate` saved."""
-    kept, states = state
-    built(scheduler, kept)
-    scheduler.__dict__.update({name: cls(value) for name, (cls, value) in states.items()})
-
-
-def deepcopy(scheduler: "LRScheduler", memo: dict[int, Any]) -> "LRScheduler":
-    """Return an independent copy, at the same position with the same rates."""
-    duplicate = type(scheduler).__new__(type(scheduler))
-    memo[id(scheduler)] = duplicate
-    setstate(duplicate, copy.deepcopy(getstate(scheduler), memo))
-    return duplicate
 
 
 class _Blueprint:
     """What stands for a scheduler in a graph's definition, which is hashed and compared."""
 
-    def __init__(self, scheduler: "LRScheduler") -> None:
+    def __init__(self, scheduler: Any) -> None:
         self.scheduler = scheduler
 
     def __eq__(self, other: object) -> bool:
@@ -80,23 +77,29 @@ class _Blueprint:
         return id(self.scheduler)
 
 
-def register(cls: "type[LRScheduler]") -> None:
+def register(cls: type) -> None:
     """Let brainstate's graph functions take schedulers of class ``cls``."""
     register_graph_node_type(
         type=cls,
         flatten=_flatten,
-        set_key=lambda scheduler, name, state: scheduler.__dict__.update({name: state}),
+        set_key=_set_key,
         pop_key=lambda scheduler, name: scheduler.__dict__.pop(name),
         create_empty=_create_empty,
         clear=lambda scheduler: None,
     )
 
 
-def _flatten(scheduler: "LRScheduler") -> tuple[list[tuple[str, State]], _Blueprint]:
+def _flatten(scheduler: Any) -> tuple[list[tuple[str, State]], _Blueprint]:
     states = [(name, v) for name, v in scheduler.__dict__.items() if isinstance(v, State)]
     return sorted(states), _Blueprint(scheduler)
 
 
-def _create_empty(blueprint: _Blueprint) -> "LRScheduler":
+def _set_key(scheduler: Any, name: str, state: State) -> None:
+    if isinstance(state, RatesState) and state.link is None:  # a reference holds a plain list
+        state.restructure(Rates(state.content))
+    scheduler.__dict__[name] = state
+
+
+def _create_empty(blueprint: _Blueprint) -> Any:
     original = blueprint.scheduler
-    return built(type(original).__new__(type(original)), attributes(original))
+    return built(object.__new__(type(original)), attributes(original))

@@ -9,10 +9,14 @@ There are three ways, and all give the same bits:
 Each calculates in float64, from an epoch in float64, and rounds once. Compiled code has 64-bit
 types enabled for the arithmetic of the formula, and JAX's checks of promotion off: what the author
 of a formula wrote is float64 arithmetic, whatever the user's settings.
+
+XLA turns a division by a constant into a product with its reciprocal, which may differ in the last
+place. So the formulas of this package multiply by the reciprocal in NumPy, too.
 """
 
 import contextlib
 import functools
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from types import ModuleType
 from typing import Any
@@ -24,7 +28,6 @@ from jaxtyping import Float
 
 from brainsched import checks
 from brainsched.core.base_rates import BaseRates, JointBaseRates
-from brainsched.core.true_division import truly_divided
 from brainsched.link import upstream
 from brainsched.types import (
     Array,
@@ -45,39 +48,6 @@ AHEAD = 128
 
 # The share of the highest base rate below which a negative rate is a matter of rounding, and is 0.
 _ROUNDING = 1e-12
-
-# What goes wrong where a formula treats the epoch as a number that Python knows, and the cure.
-_MISTAKES = (
-    (
-        jax.errors.TracerBoolConversionError,
-        "decides in Python, with if, and, or, min, max or while, on an epoch that compiled code "
-        "does not know yet: use {xp}.where, {xp}.minimum or {xp}.maximum",
-    ),
-    (
-        jax.errors.TracerArrayConversionError,
-        "calls NumPy on an epoch that compiled code does not know yet: use {xp}",
-    ),
-    (
-        (jax.errors.TracerIntegerConversionError, jax.errors.NonConcreteBooleanIndexError),
-        "uses the epoch as an index or a length in Python: put the list into an array, and take "
-        "the entry with {xp}.asarray(entries)[epoch.astype(int)]",
-    ),
-    (
-        (jax.errors.JAXTypeError, jax.errors.JAXIndexError),
-        "turns the epoch into a Python number, as float, int and the functions of math do: use "
-        "the functions of {xp}",
-    ),
-)
-
-
-@contextlib.contextmanager
-def naming(what: str, xp: str = "xp") -> Iterator[None]:
-    """Turn JAX's error about a traced epoch into one that names ``what`` and the cure."""
-    try:
-        yield
-    except (jax.errors.JAXTypeError, jax.errors.JAXIndexError) as error:
-        cure = next(text for kinds, text in _MISTAKES if isinstance(error, kinds))
-        raise TypeError(f"{what} {cure.format(xp=xp)}") from error
 
 
 @contextlib.contextmanager
@@ -224,41 +194,6 @@ class Evaluation:
         self._require_rates(rates, np.asarray(epoch))
         return rates
 
-    def check_that_it_traces(self) -> None:
-        """Raise a TypeError if compiled code could not evaluate the formula."""
-        rounded = functools.partial(self._rounded, xp=jnp)
-        with naming(f"{self._name}.formula"):
-            for shape in ((), (self.groups + 2,)):  # one that is no number of groups
-                jax.eval_shape(rounded, jax.ShapeDtypeStruct(shape, epoch_dtype()))
-
-    def uses_base_lrs(self) -> bool:
-        """Whether the formula calculates anything from the base rates."""
-        with float64_arithmetic():
-            epoch, base_lrs = jnp.zeros((1, 1), np.float64), self._stacked_bases(jnp)
-            program = jax.make_jaxpr(lambda base_lrs: self._formula(epoch, base_lrs, jnp))(base_lrs)
-        used = [*program.jaxpr.outvars]
-        for equation in program.jaxpr.eqns:
-            used.extend(equation.invars)
-        return any(variable is one for variable in program.jaxpr.invars for one in used)
-
-    def check_that_it_repeats(self) -> None:
-        """Raise a ValueError if the formula gives other rates when it is evaluated once more."""
-        if self.on_host and not np.array_equal(self.sample(), self.sample(), equal_nan=True):
-            raise ValueError(
-                f"{self._name} gives other rates whenever they are calculated, so that those "
-                f"that train would not be those that are shown: its rates must follow from the "
-                f"epoch, the base rates and its arguments alone. Draw random numbers from a seed, "
-                f"as np.random.default_rng(seed), in the constructor"
-            )
-
-    def sample(self) -> np.ndarray:
-        """Return the rates of the first epochs, right or wrong, to be compared; on the host."""
-        return self._in_advance(np.arange(AHEAD, dtype=epoch_dtype()))
-
-    def _in_advance(self, epochs: np.ndarray) -> np.ndarray:
-        with np.errstate(all="ignore"):  # these epochs may never come
-            return np.asarray(self._rounded(epochs, np))
-
     def _in_jax(self, move: Move, *position: Array) -> tuple[tuple[Array, ...], list[Array]]:
         position = move(jnp, *position)
         rates = self._rounded(position[-1], jnp)
@@ -273,17 +208,42 @@ class Evaluation:
         NumPy takes about as long for a hundred epochs as for one, so that a step costs little
         more than to look its rates up.
         """
-        window = self._window  # read once, since another thread may put another in its place
+        window = self._window  # read once, since another thread may replace it
         if not window.start <= epoch < window.stop or window.dtype != rate_dtype():
-            stop = min(epoch + AHEAD, largest_epoch() + 1)
-            epochs = np.arange(epoch, stop, dtype=epoch_dtype())
-            rates = self._in_advance(epochs)
-            self._require_rates(rates[:1], epochs[:1])
-            right = checks.are_rates(rates).all(axis=-1)
-            # One that is wrong is where the next window begins, and that raises.
-            count = len(rates) if right.all() else int(right.argmin())
-            window = self._window = _Window(epoch, np.array(rates[:count]), window)
+            window = self._window = self._look_ahead(epoch, window)
         return window.at(epoch)
+
+    def _look_ahead(self, epoch: int, before: _Window) -> _Window:
+        """Evaluate the epochs from ``epoch`` on; alone, if the formula fails for those to come."""
+        stop = min(epoch + AHEAD, largest_epoch() + 1)
+        epochs = np.arange(epoch, stop, dtype=epoch_dtype())
+        try:
+            with np.errstate(all="ignore"):  # these epochs may never come
+                rates = np.array(self._rounded(epochs, np))
+        except (ArithmeticError, LookupError, TypeError, ValueError):
+            rates = np.array(self._rounded(epochs[:1], np))
+        self._require_rates(rates[:1], epochs[:1])
+        right = checks.are_rates(rates).all(axis=-1)
+        # One that is wrong is where the next window begins, and that raises.
+        count = len(rates) if right.all() else int(right.argmin())
+        return _Window(epoch, rates[:count], before)
+
+    def require_compilable(self) -> None:
+        """Raise a TypeError if compiled code cannot run the formula.
+
+        It is lowered, since JAX traces some functions that it cannot lower where 64-bit types are
+        enabled for a part of a program alone, such as ``jnp.select`` (jax 0.10.2).
+        """
+        program = jax.jit(functools.partial(self._rounded, xp=jnp))
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # JAX warns before it fails
+                program.lower(jax.ShapeDtypeStruct((), epoch_dtype()))
+        except (TypeError, ValueError, LookupError, NotImplementedError) as error:
+            raise TypeError(
+                f"compiled code cannot run {self._name}.formula: {error}\nUse functions of xp, and "
+                f"xp.where instead of if, for what depends on the epoch"
+            ) from error
 
     def _require_rates(self, rates: np.ndarray, epochs: np.ndarray) -> None:
         right = checks.are_rates(rates)
@@ -291,8 +251,7 @@ class Evaluation:
             *at, group = np.argwhere(~right)[0].tolist()
             raise ValueError(
                 f"{self._name} gives param group {group} the rate {rates[*at, group]:.6g} at epoch "
-                f"{epochs[*at]}: a rate must be finite and not negative. Where a fall is to end "
-                f"at 0, let the formula return xp.maximum(rates, 0)"
+                f"{epochs[*at]}: a rate must be finite and not negative"
             )
 
     def _rounded(self, epoch: Any, xp: ModuleType) -> Any:
@@ -318,14 +277,7 @@ class Evaluation:
             base_lrs = self._stacked_bases(xp)
         elif xp is jnp:
             base_lrs = jax.tree.map(jnp.asarray, base_lrs)
-        if xp is np:
-            found = self._formula(epoch[..., None], base_lrs, xp)
-        else:
-            formula = truly_divided(lambda epoch, base_lrs: self._formula(epoch, base_lrs, xp))
-            found = formula(epoch[..., None], base_lrs)
-        if found is None:
-            raise TypeError(f"{self._name}.formula returns nothing: return the rates")
-        rates = xp.asarray(found, np.float64)
+        rates = xp.asarray(self._formula(epoch[..., None], base_lrs, xp), np.float64)
         expected = (*epoch.shape, self.groups)
         if rates.shape == expected:
             return rates
@@ -333,9 +285,9 @@ class Evaluation:
             return xp.broadcast_to(rates, expected)
         except ValueError as error:
             raise ValueError(
-                f"{self._name}.formula returned an array of shape {rates.shape} for epochs of "
-                f"shape {(*epoch.shape, 1)} and {self.groups} base rates, which is no rate for "
-                f"each epoch and param group: the shape must be {expected}, or broadcast to it"
+                f"{self._name}.formula must return an array that broadcasts to {expected}, for "
+                f"epochs of shape {(*epoch.shape, 1)} and {self.groups} base rates, got the shape "
+                f"{rates.shape}"
             ) from error
 
     def _stacked_bases(self, xp: ModuleType) -> Any:

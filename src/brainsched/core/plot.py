@@ -1,6 +1,6 @@
 """A picture of a schedule."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -9,10 +9,8 @@ from brainsched import checks
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from brainsched.core.schedule import Schedule
 
-
-def plot(scheduler: "Schedule", epochs: int, ax: "Axes | None") -> "Axes":
+def plot(scheduler: Any, epochs: int, ax: "Axes | None") -> "Axes":
     """Draw the rates of ``scheduler``: see :meth:`LRScheduler.plot`."""
     import matplotlib.pyplot as plt  # only here: a training run does not pay for it
 

@@ -3,9 +3,8 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
-import jax
 import numpy as np
 from jaxtyping import Float
 
@@ -13,13 +12,10 @@ from brainsched import checks
 from brainsched.core import arguments
 from brainsched.core import config as configuring
 from brainsched.core.evaluation import Bases, Evaluation, stay
-from brainsched.link import upstream
-from brainsched.types import Array, BaseLRs, Epochs, LRs, Rate, epoch_dtype
+from brainsched.types import Array, BaseLRs, Epochs, LRs, epoch_dtype
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-
-    from brainsched.core.scheduler import LRScheduler
 
 
 class Schedule(ABC):
@@ -33,7 +29,7 @@ class Schedule(ABC):
     _evaluation: Evaluation
     _first_epoch: int
     # The schedule that this one follows up to some epoch, so that its checkpoints load here.
-    _trunk: "LRScheduler | None" = None
+    _trunk: "Schedule | None" = None
     # Whether it is stepped once an update, and its parts are in epochs.
     _parts_are_in_epochs = False
 
@@ -87,11 +83,6 @@ class Schedule(ABC):
         so that this is another epoch then: 1 - 1e-9 is 1 there. Whole epochs stay as they are.
         """
         self._require_pure("lr_at()")
-        if upstream.called_by_optax():
-            raise TypeError(
-                f"optax was given {type(self).__name__}.lr_at in the place of a rate, and it gives "
-                f"a vector, with a rate for each param group: give optax scheduler.as_optax()"
-            )
         if isinstance(epoch, list | tuple | range):
             epoch = np.asarray(epoch) if len(epoch) else np.zeros(0, epoch_dtype())
         return self._evaluation.rates(checks.real_epoch("epoch", epoch))
@@ -143,10 +134,10 @@ class Schedule(ABC):
         scale_by_scheduler : a rate for each group of parameters.
         PerUpdate : the same, of updates in the place of epochs, under brainstate.
         """
-        # The bridges stand on the base, which needs none of them.
+        # Up the stairs: the bridges stand on the base, which needs none of them.
         from brainsched.optax.schedule import OptaxSchedule
 
-        scheduler = cast("LRScheduler", self)
+        scheduler: Any = self
         return OptaxSchedule(scheduler, group, steps_per_epoch, staircase, last_epoch)
 
     @property
@@ -193,8 +184,8 @@ class Schedule(ABC):
         """Return the evaluation for so many param groups; change nothing."""
         if self.max_groups is not None and groups > self.max_groups:
             raise ValueError(
-                f"base_lr has {groups} entries, but the schedule has columns for "
-                f"{self.max_groups} param groups"
+                f"param group {groups - 1} has no rate: the schedule has columns for "
+                f"{self.max_groups} groups"
             )
         numbers = arguments.numbers(self)
         return Evaluation(type(self).__name__, self.formula, numbers, bases, groups)
@@ -204,32 +195,18 @@ class Schedule(ABC):
     ) -> tuple[Evaluation, list[Array]]:
         """Return the evaluation, and the rates at ``position``; raise if the formula is wrong."""
         evaluation = self._evaluation_of(groups, bases)
-        functions = any(map(callable, arguments.numbers(self)))
-        with arguments.first_evaluation(self):
-            # Once for each class, since it is the code that is looked at; a function is code, too.
-            if type(self) not in _traceable or functions:
-                evaluation.check_that_it_traces()
-                evaluation.check_that_it_repeats()
-                _traceable.add(type(self))
-            self._require_use(evaluation, bases.first(groups))
-            _, rates = evaluation(stay, position)
+        _, rates = evaluation(stay, position)
+        # Once for each class of a user's, since code is compiled; a function is code, too.
+        functions = any(callable(number) for number in arguments.numbers(self))
+        known = type(self) in _compilable or configuring.is_ours(type(self))
+        if evaluation.on_host and (functions or not known):
+            evaluation.require_compilable()
+            _compilable.add(type(self))
         return evaluation, rates
-
-    def _require_use(self, evaluation: Evaluation, base_lrs: Sequence[Rate]) -> None:
-        """Raise if the param groups have several base rates, and the formula uses none."""
-        if configuring.is_ours(type(self)) or any(isinstance(rate, jax.Array) for rate in base_lrs):
-            return
-        for group, rate in enumerate(base_lrs):
-            if rate != base_lrs[0] and not evaluation.uses_base_lrs():
-                raise ValueError(
-                    f"{type(self).__name__}.formula does not use base_lrs, so that the base rate "
-                    f"{rate} of param group {group}, and {base_lrs[0]} of group 0, would have no "
-                    f"effect: multiply by base_lrs, or give all groups one base rate"
-                )
 
     def _require_pure(self, what: str, cure: str = "") -> None:  # noqa: B027  (all but one are pure)
         """Raise a TypeError if the rate depends on more than the epoch: ``what`` cannot be."""
 
 
-# The classes whose formulas compiled code can evaluate.
-_traceable: set[type[Schedule]] = set()
+# The classes of users whose formulas compiled code can run.
+_compilable: set[type[Schedule]] = set()

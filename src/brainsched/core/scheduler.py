@@ -17,30 +17,32 @@ Conventions, for every schedule:
 
 import inspect
 import operator
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Self
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any, NoReturn
 
 import braintools
 import jax
-import numpy as np
-from brainstate import State
+from brainstate import State, TraceContextError
 from brainstate.graph import Node
 
 from brainsched import checks
-from brainsched.core import arguments, copies, foreign_calls, missed, rebuilding
-from brainsched.core import checkpoint as checkpointing
+from brainsched.core import arguments
 from brainsched.core import config as configuring
 from brainsched.core.base_rates import BaseRates
+from brainsched.core.checkpoint import Checkpointed
+from brainsched.core.copies import Copied, register
 from brainsched.core.evaluation import Bases, Evaluation, advance, stay
 from brainsched.core.schedule import Schedule
-from brainsched.core.states import AppliedRates, EpochState, RatesState, require_rates
-from brainsched.link import attachment as attaching
-from brainsched.link import optimizer as optimizers
-from brainsched.link import tracing, upstream
-from brainsched.types import Array, Rate, Rates
+from brainsched.core.states import EpochState
+from brainsched.link import upstream
+from brainsched.link.attachment import attach
+from brainsched.link.rates import Rates, RatesState
+from brainsched.types import Array, Rate
+from brainsched.types import Rates as BaseLRs
 
 
-class LRScheduler(Schedule, Node, braintools.optim.LRScheduler):
+class LRScheduler(Schedule, Checkpointed, Copied, Node, braintools.optim.LRScheduler):
     """A learning-rate schedule for the param groups of a braintools optimizer.
 
     A subclass keeps each argument of its constructor as an attribute of the same name, calls
@@ -81,44 +83,35 @@ class LRScheduler(Schedule, Node, braintools.optim.LRScheduler):
     [[0.800000011920929], [0.4000000059604645], [0.10000000149011612]]
     """
 
-    last_epoch: Any = arguments.NotBuilt()
-    _current_lrs: Any = arguments.NotBuilt()
-    __signature__: inspect.Signature
+    last_epoch: Any
+    optimizer: "braintools.optim.OptaxOptimizer | None" = None
+    """The optimizer whose rates this scheduler writes."""
 
-    # What links it to the optimizer that it drives, if it does.
-    _attachment: "attaching.Attachment | None" = None
-    # Whether all is well with its link, or it was asked once if something is amiss.
-    _was_missed = False
-    # Whether optax was given its schedule, and counts by itself.
-    _is_in_optax = False
-    # How it lost the optimizer that it drove, if it did.
-    _lost: str | None = None
+    _current_lrs: RatesState
+    _bases: Bases
+    # The class of the scheduler that replaced this one, until a step has warned of it.
+    _replaced_by: str | None = None
+    # The rates that a checkpoint of the scheduler restored.
+    _restored: Any = None
     # The States that a step depends on besides last_epoch, and the one that the formula is of.
     _memory: tuple[str, ...] = ()
     _position_name = "last_epoch"
 
-    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
-        """Refuse another library's call."""
-        new = super().__new__(cls)
-        foreign_calls.check(cls, args, kwargs)
-        return new
-
-    def __init__(self, base_lr: Rates = 1e-3, last_epoch: int = 0) -> None:
+    def __init__(self, base_lr: BaseLRs = 1e-3, last_epoch: int = 0) -> None:
         self.base_lr = base_lr
         listed = tuple(checks.base_rates("base_lr", base_lr))
-        checks.warn_of_a_count("base_lr", base_lr)
-        self._begin(BaseRates(listed, names=checks.group_names("base_lr", base_lr)), last_epoch)
+        names = checks.group_names("base_lr", base_lr)
+        self._begin(BaseRates(listed, names=names), last_epoch)
 
     def _begin(self, bases: Bases, last_epoch: int) -> None:
         """Create the States, and evaluate the formula for the first time."""
         self._first_epoch = checks.epoch_number("last_epoch", last_epoch)
         self.last_epoch = EpochState(self._first_epoch)
-        self._current_lrs = RatesState([])
+        self._bases = bases
         arguments.fix(self)
         groups, position = len(bases.listed), self._position.value
-        evaluation, rates = self._first_evaluation(groups, bases, position)
-        self._have_groups(evaluation, bases, rates)
-        rebuilding.check(self)
+        self._evaluation, rates = self._first_evaluation(groups, bases, position)
+        self._current_lrs = RatesState(Rates(rates))
         self._is_built = True
 
     def __init_subclass__(cls) -> None:
@@ -129,7 +122,7 @@ class LRScheduler(Schedule, Node, braintools.optim.LRScheduler):
         cls.__signature__ = signature.replace(parameters=own, return_annotation=signature.empty)
         if cls.formula is not LRScheduler.formula:
             configuring.register(cls)
-        copies.register(cls)
+        register(cls)
 
     def __setattr__(self, name: str, value: Any) -> None:
         if "_is_built" not in self.__dict__:
@@ -137,7 +130,10 @@ class LRScheduler(Schedule, Node, braintools.optim.LRScheduler):
         elif name == "last_epoch":  # as users of PyTorch write it
             self.step(value)
         else:
-            arguments.refuse(self, name)
+            raise AttributeError(
+                f"{type(self).__name__}.{name} cannot be assigned, since a scheduler that is built "
+                f"is fixed: build a new one, or set the attribute before super().__init__()"
+            )
 
     # Stepping
 
@@ -156,17 +152,29 @@ class LRScheduler(Schedule, Node, braintools.optim.LRScheduler):
         brainstate.TraceContextError
             If called under a plain JAX transformation, which does not track States.
         """
-        tracing.require(self.last_epoch, "step()")
-        if not self._was_missed:
-            missed.warn_if_missed(self, epoch)
+        if self._replaced_by is not None:
+            self._warn_that_it_was_replaced()
         if epoch is None:
             (now,), rates = self._evaluation(advance, self.last_epoch.value)
         else:
             (now,), rates = self._evaluation(stay, checks.epoch("epoch", epoch))
-        if not _same_on_host(rates, self._current_lrs.value):
-            # First, as it raises if a rate is not finite.
-            self._current_lrs.value = AppliedRates(rates)
+        self._apply(rates)
         self.last_epoch.value = now
+
+    def _apply(self, rates: Sequence[Array]) -> None:
+        """Write the applied rates, unless they are there already."""
+        applied = self._current_lrs.value
+        if not all(map(operator.is_, rates, applied)):
+            self._current_lrs.value = Rates(rates, applied.link)
+
+    def _warn_that_it_was_replaced(self) -> None:
+        warnings.warn(
+            f"this {type(self).__name__} drives no optimizer any more: {self._replaced_by} was "
+            f"attached instead",
+            UserWarning,
+            stacklevel=3,
+        )
+        self.__dict__["_replaced_by"] = None
 
     def step_epoch(self) -> None:
         """Go to the next epoch: the same as :meth:`step` without an argument."""
@@ -187,95 +195,58 @@ class LRScheduler(Schedule, Node, braintools.optim.LRScheduler):
         brainstate.TraceContextError
             If called under a plain JAX transformation.
         """
-        tracing.require(self.last_epoch, "apply()")
-        if not callable(apply_fn):
-            raise TypeError(
-                f"apply_fn must be a function from a rate to a rate, as lambda rate: 0.5 * rate, "
-                f"got {checks.shown(apply_fn)}"
-            )
         self._current_lrs.value = [apply_fn(rate) for rate in self.get_lr()]
 
     # What it shows
 
     def get_lr(self) -> list[Array]:
         """Return the scheduled rate of each param group at the present epoch."""
-        tracing.require(self.last_epoch, "get_lr()")
+        if upstream.inside_a_trace():
+            _ = self._current_lrs.value  # so that the program is traced again under another link
         _, rates = self._evaluation(stay, self._position.value)
         return list(rates)
 
     def get_last_lr(self) -> list[Array]:
-        """Return the applied rate of each param group; waits for the device where one is on it.
-
-        Raises
-        ------
-        ValueError
-            If compiled code set a rate by hand that is negative, infinite or NaN.
+        """Return the applied rate of each param group.
 
         See Also
         --------
         applied_rates : the same as floats.
         """
-        tracing.require(self.last_epoch, "get_last_lr()")
-        if upstream.called_by_a_plain_optimizer():
-            raise RuntimeError(
-                f"an optimizer to which a {type(self).__name__} was only added would report rates "
-                f"that it does not apply: write scheduler.attach_optimizer(optimizer) in the place "
-                f"of optimizer.add_scheduler(scheduler)"
-            )
-        attaching.note_that_rates_were_read(self)
-        rates = list(self._current_lrs.value)
-        require_rates(rates)
-        return rates
+        return list(self._current_lrs.value)
 
-    def __call__(self, count: Any) -> Array:
-        """Return minus the first group's applied rate, as ``optax.scale_by_schedule`` asks for.
-
-        ``count`` plays no part: the position is ``last_epoch``.
-
-        Raises
-        ------
-        TypeError
-            If optax asks for a rate to go downhill with, which is positive: where the scheduler
-            was given as ``optax.sgd(scheduler)``, or to any other part of optax that takes a rate.
-        """
-        if upstream.optax_wants_a_positive_rate():
-            raise TypeError(
-                f"optax was given a {type(self).__name__} in the place of a rate, and would go "
-                f"uphill: a scheduler gives minus the rate, for optax.scale_by_schedule alone. "
-                f"Give optax scheduler.as_optax(), whose position is optax's own count; in an "
-                f"optimizer of braintools, chain optax.scale_by_schedule(scheduler)"
-            )
-        return -attaching.applied_rate(self)
+    def __call__(self, count: Any) -> NoReturn:
+        """Raise: a scheduler is not a function of a count."""
+        raise TypeError(
+            f"a {type(self).__name__} is not an optax schedule: give optax scheduler.as_optax(), "
+            f"and an optimizer of braintools lr=scheduler"
+        )
 
     @property
     def current_lrs(self) -> State:
         """The State of the applied rates."""
-        attaching.note_that_rates_were_read(self)
         return self._current_lrs
-
-    @property
-    def optimizer(self) -> braintools.optim.OptaxOptimizer | None:
-        """The optimizer whose rates this scheduler owns."""
-        return None if self._attachment is None else self._attachment.optimizer
 
     @property
     def epoch(self) -> int:
         """``last_epoch`` as an int; waits for the device where it is on one."""
-        tracing.require(self.last_epoch, "epoch")
-        what = f"{type(self).__name__}.epoch"
-        return int(tracing.known(self.last_epoch.value, what, "last_epoch.value"))
+        return int(_known(self.last_epoch.value, "epoch", "last_epoch.value"))
 
     @property
     def applied_rates(self) -> list[float]:
         """The applied rate of each param group as a float, for loggers; waits for the device."""
-        rates = self.get_last_lr()
-        what = f"each of {type(self).__name__}.applied_rates"
-        return [float(tracing.known(rate, what, "get_last_lr()", "a float")) for rate in rates]
+        rates = self._current_lrs.value
+        return [float(_known(rate, "applied_rates", "get_last_lr()")) for rate in rates]
+
+    @property
+    def has_restored_rates(self) -> bool:
+        """Whether the applied rates are those that a checkpoint of the scheduler restored."""
+        return self._current_lrs.content is self._restored
 
     @property
     def base_lrs(self) -> list[Rate]:
         """The base rate of each param group, and of those that a list ``base_lr`` waits for."""
-        return arguments.FixedList(self._bases.first(max(self._n_groups, self._bases.known)))
+        return self._bases.first(max(self._evaluation.groups, self._bases.known))
 
     @property
     def group_names(self) -> tuple[str, ...]:
@@ -283,123 +254,81 @@ class LRScheduler(Schedule, Node, braintools.optim.LRScheduler):
         return self._bases.names
 
     def __repr__(self) -> str:
-        rates = ", ".join(str(rate) for rate in self._current_lrs.value)
-        call = configuring.call(self, last_epoch=str(self.last_epoch.value))
-        return f"{call}  # rates: {rates}"
+        call = configuring.call(self, last_epoch=str(self.last_epoch.content))
+        notes = ["rates: " + ", ".join(map(str, self._current_lrs.content))]
+        waiting = len(self.base_lrs) - self._evaluation.groups
+        if waiting:
+            notes.append(f"{waiting} more wait for their param group")
+        if self.optimizer is None:
+            notes.append("no optimizer")
+        return f"{call}  # {'; '.join(notes)}"
 
     def __pretty_repr_item__(self, name: str, value: Any) -> tuple[str, Any] | None:
         """Show the arguments and the position within an optimizer, as brainstate 0.6 shows it."""
         if name == "last_epoch":
-            now = value.value
+            now = value.content
             return name, now if isinstance(now, jax.core.Tracer) else now.tolist()
-        return (name, value) if name in configuring.parameters(type(self)) else None
+        return (name, value) if name in inspect.signature(type(self)).parameters else None
 
     # Param groups
 
     def attach_optimizer(self, optimizer: braintools.optim.OptaxOptimizer) -> None:
-        """Own the rates of all of ``optimizer``'s param groups, present and to come.
+        """Drive ``optimizer``: write the rates of its param groups, present and to come.
 
         ``SGD(lr=scheduler)`` does it by itself. An optimizer that was built with a plain rate, or
-        with another scheduler, applies this one's rates from here on; the other one is then on
-        its own, where it stood. A scheduler that has an optimizer already moves to the new one,
-        with a warning, and the former one keeps the rates that it has.
+        follows another scheduler, applies this one's rates from here on. A scheduler that is
+        replaced is on its own, where it stands, and warns at its next :meth:`step`.
 
         Raises
         ------
         TypeError
             If ``optimizer`` is not an ``OptaxOptimizer``.
         ValueError
-            If there are more groups than the schedule has columns, or a group was added with an
-            ``lr=`` that differs from its entry in ``base_lr``. Nothing has changed then.
-        """
-        attaching.attach(self, optimizer)
-        optimizers.make_scheduled(optimizer)
+            If this scheduler drives another optimizer, the schedule has too few columns for the
+            param groups, or a group was added with an ``lr=`` that differs from its entry in
+            ``base_lr``. Nothing has changed then.
 
-    def _with_groups(
-        self, groups: int, bases: Bases, held: Sequence[Array]
-    ) -> tuple[Evaluation, Bases, list[Array]]:
+        Warns
+        -----
+        UserWarning
+            If the optimizer does not read its rate, as ``Rprop`` and ``Fromage`` do not.
+        """
+        attach(self, optimizer)
+
+    def _with_groups(self, given: Sequence[Any]) -> tuple[Evaluation, Bases, Rates]:
         """Return what :meth:`_have_groups` takes; raise if something is wrong; change nothing.
 
-        ``held`` are the rates that the first groups keep; the others run at the scheduled ones.
+        Parameters
+        ----------
+        given : sequence
+            The ``lr=`` that each param group was added with, or None.
         """
+        groups = len(given)
+        bases = self._bases
+        for group, lr in enumerate(given):
+            if lr is not None:
+                bases = bases.adding(group, lr)
         evaluation = self._evaluation_of(groups, bases)
-        self._require_use(evaluation, bases.first(groups))
         _, scheduled = evaluation(stay, self._position.value)
-        rates = AppliedRates([*held, *scheduled[len(held) :]][:groups])
-        return evaluation, bases, self._current_lrs.normalise(rates, None)
+        applied = self._current_lrs.value[:groups]
+        return evaluation, bases, Rates([*applied, *scheduled[len(applied) :]])
 
-    def _have_groups(self, evaluation: Evaluation, bases: Bases, rates: list[Array]) -> None:
+    def _have_groups(self, having: tuple[Evaluation, Bases, Rates]) -> None:
         """Have these param groups, with these applied rates."""
-        self.__dict__.update(_evaluation=evaluation, _bases=bases, _n_groups=evaluation.groups)
-        self._current_lrs.replace_structure(rates)
+        evaluation, bases, rates = having
+        self.__dict__.update(_evaluation=evaluation, _bases=bases)
+        self._current_lrs.restructure(rates)
 
     @property
     def _position(self) -> State:
         """The State that the formula is a function of."""
         return getattr(self, self._position_name)
 
-    # Checkpoints and copies
 
-    def state_dict(self, plain: bool = False) -> dict[str, Any]:
-        """Return the position and the rates, as copies in 0-d NumPy arrays, or in Python numbers.
-
-        Parameters
-        ----------
-        plain : bool
-            Whether the numbers are ints and floats, so that all of it is JSON types: for JSON,
-            YAML and msgpack. What is loaded from it has the same bits.
-
-        Returns
-        -------
-        dict
-            ``last_epoch``, ``base_lrs``, ``current_lrs`` (applied), ``scheduled_lrs`` (by the
-            schedule; where an applied rate differs, it was set by hand) and ``config``.
-
-        Examples
-        --------
-        >>> import brainsched
-        >>> state = brainsched.ConstantLR(0.5, factor=0.5).state_dict(plain=True)
-        >>> state["last_epoch"], state["base_lrs"], state["current_lrs"]
-        (0, [0.5], [0.25])
-        """
-        return checkpointing.save(self, plain)
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go to the position of a checkpoint and apply its rates, in the optimizer too.
-
-        The schedule and its base rates come from the code. Where they differ from the
-        checkpoint's, a warning names them, and the code's schedule holds from the restored epoch.
-
-        Parameters
-        ----------
-        state_dict : dict
-            What :meth:`state_dict` gave, as it is or as a file format made it: numbers or arrays,
-            lists or dicts keyed ``'0'``, ``'1'``. The dict of braintools' class of the same name
-            loads too: its position counts, and the rates are computed anew.
-
-        Raises
-        ------
-        TypeError, ValueError
-            If anything in it is missing, unknown, or not as expected, or if the number of param
-            groups differs. Scheduler and optimizer are then as they were.
-        """
-        checkpointing.load(self, state_dict)
-
-    def __getstate__(self) -> Any:
-        return copies.getstate(self)
-
-    def __setstate__(self, state: Any) -> None:
-        copies.setstate(self, state)
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> "LRScheduler":
-        return copies.deepcopy(self, memo)
-
-
-def _same_on_host(rates: Iterable[Array], others: Iterable[Array]) -> bool:
-    """Whether both lists are on the host and equal; never waits for a device."""
-    if all(map(operator.is_, rates, others)):
-        return True
-    return all(
-        type(rate) is type(other) is np.ndarray and rate == other
-        for rate, other in zip(rates, others, strict=True)
-    )
+def _known(value: Any, name: str, instead: str) -> Any:
+    """Return a value that Python may look at; raise in compiled code, which does not know it."""
+    if isinstance(value, jax.core.Tracer):
+        raise TraceContextError(
+            f"{name} is a Python number, which compiled code does not know: use {instead} there"
+        )
+    return value

@@ -2,264 +2,241 @@
 
 import functools
 import types
+import warnings
 from collections.abc import Mapping
 from typing import Any, NoReturn
 
 import jax
-import numpy as np
 from brainstate import State
-from braintools.optim import OptaxOptimizer
+from braintools.optim import OptaxOptimizer, OptimState
 
 from brainsched import checks
-from brainsched.link import tracing, upstream
-from brainsched.link.attachment import (
-    Attachment,
-    Unwritten,
-    attachment_of,
-    bases_with,
-    own_rate,
-    plain_name,
-)
-from brainsched.link.group import check_gradients, check_params
+from brainsched.link import optimizer_state, upstream
+from brainsched.link.group import ScheduledGroup, check_params
 
 
 class ScheduledOptimizer(OptaxOptimizer):
-    """What an optimizer does besides, once it follows a scheduler of ours.
+    """Mixed into the class of an optimizer, which is otherwise the optimizer that it was.
 
-    It is mixed into the optimizer's own class, which is otherwise what it was: an instance of the
-    mixed class is one of the plain class, and calling the mixed class builds a plain optimizer.
+    An instance of the mixed class is one of the plain class, and calling the mixed class builds a
+    plain optimizer.
     """
 
-    _plain_class: type[OptaxOptimizer]
+    _plain: type[OptaxOptimizer]
+    _own_tx: bool
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Any:
         """Build a plain optimizer."""
-        return object.__new__(cls._plain_class)
-
-    @property
-    def _attachment(self) -> Attachment:
-        attachment = attachment_of(self)
-        if attachment is None:
-            self._refuse_to_be_copied()
-        return attachment
+        return object.__new__(cls._plain)
 
     def default_tx(self) -> Any:
-        """Make the transformation, which asks this optimizer for the rate of the moment."""
-        scheduler = upstream.scheduler_of(self)
-        upstream.set_scheduler(self, lambda count: -self._attachment.read())
-        try:
-            return super().default_tx()
-        finally:
-            upstream.set_scheduler(self, scheduler)
+        """Make the transformation, which reads the rate of the first group."""
+        self.__dict__["_own_tx"] = True
+        return transformation(self, 0)
 
     def register_trainable_weights(self, param_states: Any) -> Any:
         """Register weights, before groups are added."""
         if len(self.param_groups) > 1:
             found = jax.tree.leaves(param_states, is_leaf=lambda leaf: isinstance(leaf, State))
-            if {id(state) for state in found} <= upstream.registered_ids(self):
+            if {id(state) for state in found} <= self.param_states.seen_ids:
                 return self  # braintools' Trainer registers all of a model's once more
-            raise ValueError(
-                "register_trainable_weights comes before add_param_group: the weights would belong "
-                "to no param group"
-            )
+            raise ValueError("register_trainable_weights must be called before add_param_group")
+        warn_unless_read(self, param_states)
         super().register_trainable_weights(param_states)
-        upstream.refresh_first_group(self)
-        own_rate(self, 0)
+        self.param_groups[0] = first_group(self)
         return self
 
-    def add_param_group(self, params: Any, **kwargs: Any) -> None:
-        """Add a group, which runs at its scheduled rate from its first step, or leave all as is."""
-        scheduler = self._attachment.scheduler
-        group = len(self.param_groups)
-        tracing.require_one_trace(scheduler.last_epoch, self.step_count)
-        check_params(self, params)
-        given = kwargs.pop("lr", None)
-        for key, value in kwargs.items():
-            if key != "weight_decay" and not isinstance(value, str):
-                raise TypeError(
-                    f"add_param_group takes lr and weight_decay, and text such as a name, got "
-                    f"{key}={value}: braintools would not read it, and runs Adam on every added "
-                    f"group. brainsched.scale_by_scheduler gives groups rates under any algorithm"
-                )
-        names = scheduler.group_names
-        if group < len(names) and kwargs.get("name", names[group]) != names[group]:
-            raise ValueError(
-                f"base_lr has the name {names[group]!r} for param group {group}, got "
-                f"name={kwargs['name']!r}: add the groups in the order of base_lr"
-            )
-        bases = bases_with(scheduler, group, given, scheduler._bases)
-        having = scheduler._with_groups(group + 1, bases, self._attachment.held)
+    def add_param_group(
+        self, params: Any, *, lr: Any = None, weight_decay: float | None = None, **labels: str
+    ) -> None:
+        """Add a group, which runs at its scheduled rate from its first step, or change nothing.
 
-        undo = upstream.param_groups_as_they_are(self)
-        try:
-            # Without ``lr=``, or braintools 0.3.0 hides the State that it applies.
-            super().add_param_group(params, **kwargs)
-            upstream.by_their_keys(self, group)()
-        except BaseException:
-            undo()
-            raise
-        scheduler._have_groups(*having)
-        own_rate(self, group)
-        self.param_groups[group].given_lr = given
-        if group == 1 and not upstream.trains_as_added_groups_do(self, self._plain_class):
-            checks.warn(
-                f"braintools 0.3.0 trains every group that is added by Adam, with Adam's defaults: "
-                f"this {plain_name(self)} trains its first group alone. To train all by one "
-                f"algorithm, register all parameters at once in braintools.optim.OptaxOptimizer("
-                f"tx=...), with brainsched.scale_by_scheduler for the rates of groups"
-            )
+        Parameters
+        ----------
+        params : dict of State
+            As ``model.states(brainstate.ParamState)`` gives them.
+        lr : float, optional
+            The base rate of the group. Default: its entry in the scheduler's ``base_lr``.
+        weight_decay : float, optional
+            Default: the optimizer's.
+        **labels : str
+            What else the group is to hold, such as a ``name``.
+        """
+        scheduler = self.lr_scheduler
+        group = len(self.param_groups)
+        upstream.require_outside_a_trace(scheduler.last_epoch, self.step_count)
+        if self.opt_state is None:
+            raise ValueError("register_trainable_weights must be called before add_param_group")
+        check_params(self, params)
+        for key, value in labels.items():
+            if not isinstance(value, str):
+                raise TypeError(
+                    f"add_param_group takes lr, weight_decay and text, got {key}={value}"
+                )
+        for name in scheduler.group_names[group : group + 1]:
+            if labels.get("name", name) != name:
+                raise ValueError(
+                    f"param group {group} is called {name!r} in base_lr, got "
+                    f"name={labels['name']!r}: add the groups in the order of base_lr"
+                )
+        require_own_tx(self)
+        having = scheduler._with_groups([*(entry.given for entry in self.param_groups), lr])
+        decay = self.weight_decay if weight_decay is None else weight_decay
+        entry, moments = group_of(self, group, params, lr, {**labels, "weight_decay": decay})
+        # All is checked: from here on nothing raises.
+        self.param_states.merge_with(params)
+        self.param_groups.append(entry)
+        self.param_groups_opt_states.append(moments)
+        scheduler._have_groups(having)
 
     def step(self, *args: Any, **kwargs: Any) -> Any:
-        """Take a step, and warn once if the rate was not asked for."""
-        attachment = self._attachment
-        takes_gradients = self._plain_class.step is OptaxOptimizer.step
-        if takes_gradients and self.opt_state is not None:  # else braintools says what to do first
-            check_gradients(self, *args, **kwargs)
-        before = None if self.opt_state is None else self.opt_state.value
-        with attachment.stepping():
-            result = super().step(*args, **kwargs)
-        # With several groups, braintools leaves the first one out where it has no gradient.
-        if not attachment.rate_was_read and (
-            len(self.param_groups) == 1 or self.opt_state.value is not before
-        ):
-            attachment.rate_was_read = True
-            checks.warn(
-                f"{plain_name(self)} does not read its learning rate from the scheduler: its "
-                f"transformation was built with a rate of its own, which it keeps whatever "
-                f"{type(attachment.scheduler).__name__} says"
-            )
-        return result
-
-    @property
-    def param_groups(self) -> Any:
-        """The param groups, unless another scheduler is about to be attached to them."""
-        if upstream.called_by_a_scheduler_of_braintools():
-            raise RuntimeError(
-                f"this {plain_name(self)} follows a {type(self._attachment.scheduler).__name__} of "
-                f"brainsched, and would not follow a scheduler of braintools that is attached to "
-                f"it: attach one of brainsched, scheduler.attach_optimizer(optimizer), or build "
-                f"the optimizer with the other one"
-            )
-        try:
-            return self.__dict__["param_groups"]
-        except KeyError as error:  # in a clone that brainstate has just begun
-            raise AttributeError(name="param_groups", obj=self) from error
-
-    @param_groups.setter
-    def param_groups(self, groups: Any) -> None:
-        self.__dict__["param_groups"] = groups
+        """Take a step."""
+        if self.lr_scheduler.optimizer is not self:
+            self._refuse_to_be_copied()
+        if len(self.param_groups) > 1:  # braintools leaves a group without gradients where it is
+            grads = args[0] if args else kwargs["grads"]
+            missing = [
+                key for group in self.param_groups for key in group["params"] if key not in grads
+            ]
+            if missing:
+                raise ValueError(f"grads has no gradient for {missing[0]!r}")
+        return super().step(*args, **kwargs)
 
     @property
     def current_lr(self) -> Any:
-        """The applied rate of the first group."""
-        return self._attachment.scheduler.current_lrs.value[0]
+        """The applied rate of the first group: a float, or traced in compiled code."""
+        rate = upstream.first_rate(self).value
+        return rate if isinstance(rate, jax.core.Tracer) or rate.ndim else float(rate)
 
     @current_lr.setter
     def current_lr(self, value: Any) -> None:
-        upstream.applied_rate(self, 0).value = value
+        upstream.first_rate(self).value = value
 
     def get_last_lr(self) -> list[Any]:
         """Return the applied rate of each group."""
-        return self._attachment.scheduler.get_last_lr()
+        return self.lr_scheduler.get_last_lr()
 
-    def add_scheduler(self, scheduler: Any) -> None:
-        """Take note of the scheduler that is followed; refuse another, which nothing would read."""
-        if scheduler is not self._attachment.scheduler:
-            raise ValueError(
-                f"an optimizer follows one scheduler, and this one has a "
-                f"{type(self._attachment.scheduler).__name__}: replace it with "
-                f"scheduler.attach_optimizer(optimizer), or join both in a SequentialLR or a "
-                f"ChainedScheduler"
-            )
-        super().add_scheduler(scheduler)
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Restore what ``state_dict()`` gave, as it is or as a file format made it.
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Restore the optimizer, rates included, unless the scheduler's own were restored."""
-        attachment = self._attachment
-        if not isinstance(state_dict, Mapping):
-            raise TypeError(
-                f"state_dict must be a dict, as optimizer.state_dict() gives, got "
-                f"{type(state_dict).__name__}"
-            )
-        for key in ("step_count", "lr", "base_lr"):
-            if key not in state_dict:
-                raise ValueError(
-                    f"state_dict has no {key!r}, which an optimizer's state has: give all that "
-                    f"optimizer.state_dict() gave, and no more"
-                )
-        groups = state_dict.get("param_groups", {})
-        if groups and len(groups) != len(self.param_groups):
-            raise ValueError(
-                f"the checkpoint has {len(groups)} param groups, but the optimizer has "
-                f"{len(self.param_groups)}: register the weights and add the groups that it was "
-                f"saved with, then load, and only then add others"
-            )
-        self._require_the_same_memory(state_dict)
-        rates = attachment.scheduler.current_lrs.value
-        saved = [groups.get(str(i), {}).get("lr", rate) for i, rate in enumerate(rates)]
-        attachment.scheduler.current_lrs.normalise([state_dict["lr"], *saved[1:]], rates)
-        restored = bool(attachment.restored)
-        before = self.step_count.value
-        super().load_state_dict(state_dict)
-        if restored:  # what the scheduler has from its own checkpoint is the later word
-            attachment.scheduler.current_lrs.value = rates
-            attachment.restored = Unwritten(attachment.scheduler.current_lrs)
-        elif not upstream.inside_a_trace():
-            attachment.note_if_left_behind(steps=self.step_count.value - before)
+        The rates are restored, unless the scheduler's are those of its own checkpoint.
 
-    def _require_the_same_memory(self, state_dict: Mapping[str, Any]) -> None:
-        """Raise where moments are saved of another algorithm, or of other parameters."""
-        of_added = state_dict.get("param_groups_opt_states", {})
-        memories = [("opt_state", state_dict.get("opt_state"), self.opt_state)]
-        for i, memory in enumerate(self.param_groups_opt_states):
-            memories.append((f"param_groups_opt_states[{i}]", of_added.get(str(i)), memory))
-        for name, saved, memory in memories:
-            if memory is None or saved is None:
-                continue
-            if _shapes(saved) != _shapes(memory.value):
-                raise ValueError(
-                    f"state_dict[{name!r}] is not of this {plain_name(self)}: it is of another "
-                    f"optimizer, of parameters of other names or shapes, or of groups that were "
-                    f"added in another order, so build this one as that was; or a file made "
-                    f"dictionaries of it, of which flax.serialization.from_state_dict(optimizer."
-                    f"state_dict(), read) makes what it was"
-                )
+        Raises
+        ------
+        TypeError, ValueError
+            If an entry is missing, unknown, or not of this optimizer. Nothing has changed then.
+        """
+        optimizer_state.load(self, state_dict)
 
     def _refuse_to_be_copied(self, *args: Any) -> NoReturn:
-        name = plain_name(self)
         raise TypeError(
-            f"a {name} with a scheduler cannot be copied or pickled, and a copy through the graph "
-            f"cannot be used: its transformations are functions that hold the original's States. "
-            f"Build another {name} with a scheduler of its own, register its weights, add the same "
-            f"groups, and load what state_dict() of both gives. To restore the whole state in "
-            f"place, use brainstate.graph.update_states"
+            f"a {plain_class(self).__name__} with a scheduler cannot be copied or pickled: build "
+            f"another one with a scheduler of its own, add the same groups, and load what "
+            f"state_dict() of both gives. brainstate.graph.update_states restores in place"
         )
 
     __deepcopy__ = __copy__ = __reduce_ex__ = _refuse_to_be_copied
 
 
-def _shapes(tree: Any) -> Any:
-    leaves, structure = jax.tree.flatten(tree)
-    return list(map(np.shape, leaves)), structure
+def transformation(optimizer: OptaxOptimizer, group: int, **changed: Any) -> Any:
+    """Return what the optimizer's own class makes for a param group, which reads its rate.
+
+    It is made for a stand-in, whose scheduler is the group's rate. ``LBFGS`` keeps the stand-in and
+    asks it at each step.
+    """
+    stand_in = object.__new__(plain_class(optimizer))
+    stand_in.__dict__.update(optimizer.__dict__, **changed)
+    rate = upstream.GroupRate(optimizer, group)
+    upstream.follow(stand_in, rate, rate)
+    return stand_in.default_tx()
+
+
+def group_of(
+    optimizer: OptaxOptimizer, group: int, params: Any, lr: Any, content: Mapping[str, Any]
+) -> tuple[ScheduledGroup, OptimState]:
+    """Return a param group that is trained as the first one is, and its moments."""
+    decay = checks.number("weight_decay", content["weight_decay"])
+    tx = transformation(optimizer, group, weight_decay=decay)
+    rate = upstream.GroupRate(optimizer, group)
+    entry = ScheduledGroup({**content, "params": dict(params), "lr": rate, "tx": tx}, lr)
+    return entry, OptimState(tx.init({key: state.value for key, state in params.items()}))
+
+
+def first_group(optimizer: OptaxOptimizer) -> ScheduledGroup:
+    """Return the group of the registered weights, as one whose rate can be set."""
+    # A second register_trainable_weights leaves its own out of it (braintools 0.3.0 and 0.4.0).
+    params = optimizer.param_states.to_pytree()
+    rate = upstream.first_rate(optimizer)
+    return ScheduledGroup({**optimizer.param_groups[0], "params": params, "lr": rate}, None)
+
+
+def added_groups(optimizer: OptaxOptimizer) -> list[tuple[ScheduledGroup, OptimState]]:
+    """Return the groups that were added before there was a scheduler, and new moments."""
+    # braintools 0.3.0 and 0.4.0 file a parameter under a string made of the key of its gradient.
+    keys = {id(state): key for key, state in optimizer.param_states.to_pytree().items()}
+    found = []
+    for group, entry in enumerate(optimizer.param_groups[1:], start=1):
+        params = {keys[id(state)]: state for state in entry["params"].values()}
+        found.append(group_of(optimizer, group, params, given_rate(entry), entry))
+    return found
+
+
+def given_rate(group: Any) -> Any:
+    """Return the ``lr=`` that a group was added with, or None."""
+    if isinstance(group, ScheduledGroup):
+        return group.given
+    return None if isinstance(group["lr"], State) else group["lr"]
+
+
+def plain_class(optimizer: OptaxOptimizer) -> type[OptaxOptimizer]:
+    """Return the class that the user knows."""
+    return getattr(optimizer, "_plain", type(optimizer))
+
+
+def require_own_tx(optimizer: OptaxOptimizer) -> None:
+    """Raise unless the optimizer's class made its transformation, and can make another one.
+
+    Of an optimizer that was built without a scheduler, the class tells: all of braintools override
+    ``default_tx``, but for ``OptaxOptimizer``, which takes a ``tx=``.
+    """
+    overrides = type(optimizer).default_tx is not OptaxOptimizer.default_tx
+    if not optimizer.__dict__.get("_own_tx", overrides):
+        raise ValueError(
+            f"this {plain_class(optimizer).__name__} has a tx= of yours, which does not read the "
+            f"scheduler's rates: give it tx=optax.chain(..., brainsched.scale_by_scheduler("
+            f"scheduler, groups)), for any number of groups, and no lr=scheduler"
+        )
+
+
+def warn_unless_read(optimizer: OptaxOptimizer, params: Any) -> None:
+    """Warn of a transformation that does not read its rate; one of the user's is an error."""
+    if not upstream.reads_its_rate(optimizer, params):
+        require_own_tx(optimizer)
+        warnings.warn(
+            f"{plain_class(optimizer).__name__} does not read its learning rate in braintools: no "
+            f"scheduler changes how it trains",
+            UserWarning,
+            stacklevel=3,
+        )
 
 
 @functools.cache
-def _scheduled(cls: type[OptaxOptimizer]) -> Any:
-    """Return the class of a ``cls`` that follows a scheduler of ours."""
-    content = {"__doc__": cls.__doc__, "__module__": cls.__module__, "_plain_class": cls}
+def _scheduled(cls: Any) -> Any:
+    content = {"__doc__": cls.__doc__, "__module__": cls.__module__, "_plain": cls}
+    bases = (ScheduledOptimizer, cls)
     return types.new_class(
-        f"Scheduled{cls.__name__}",
-        (ScheduledOptimizer, cls),
-        exec_body=lambda ns: ns.update(content),
+        f"Scheduled{cls.__name__}", bases, exec_body=lambda ns: ns.update(content)
     )
 
 
 def make_scheduled(optimizer: OptaxOptimizer) -> None:
     """Let ``optimizer`` do what it does besides.
 
-    ``__class__`` is assigned: methods that are put on an instance would be copied by graph clones,
-    and then act on the original.
+    ``__class__`` is assigned: the optimizer is the object that the user holds, and its constructor
+    may still be running, so that there is no other one to hand out. Methods on an instance would
+    be copied by graph clones, and act on the original.
     """
     if not isinstance(optimizer, ScheduledOptimizer):
-        cls: Any = type(optimizer)
-        optimizer.__class__ = _scheduled(cls)
+        optimizer.__dict__["_own_tx"] = hasattr(optimizer, "tx")
+        plain: Any = type(optimizer)
+        optimizer.__class__ = _scheduled(plain)

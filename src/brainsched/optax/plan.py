@@ -59,6 +59,7 @@ def branch_of(
 
     With it comes how many updates make an epoch of it.
     """
+    branch: Any
     branch, steps_per_epoch, staircase = _said_outside(scheduler, steps_per_epoch, staircase)
     while branch._trunk is not None:
         if not changes(saved, branch._trunk, groups, steps_per_epoch, staircase):
@@ -73,7 +74,6 @@ _bridged: "weakref.WeakKeyDictionary[LRScheduler, tuple[int, bool]]" = weakref.W
 def remember(scheduler: LRScheduler, steps_per_epoch: int, staircase: bool) -> None:
     """Take note of how the code stretches ``scheduler``, which the scheduler does not tell."""
     _bridged[scheduler] = (steps_per_epoch, staircase)
-    scheduler.__dict__["_is_in_optax"] = True
 
 
 def stretching(scheduler: LRScheduler, saved: np.ndarray | None) -> tuple[int, bool]:

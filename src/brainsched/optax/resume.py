@@ -1,11 +1,11 @@
 """Whether an optimizer that was restored goes on under the plan that it was saved under."""
 
+import warnings
 from typing import Any
 
 import jax
 import numpy as np
 
-from brainsched import checks
 from brainsched.core import config as configuring
 from brainsched.core.scheduler import LRScheduler
 from brainsched.optax import plan as plans
@@ -76,9 +76,10 @@ def check_resumed(
         return
     for change in found:
         which = "" if len(found) == 1 else f" in each of its {len(found)} states, {GIVE_A_PART}"
-        checks.warn(
+        warnings.warn(
             f"the optimizer was saved under another plan{which}: {change}. The schedule of the "
-            f"code holds from here on"
+            f"code holds from here on",
+            stacklevel=2,
         )
 
 

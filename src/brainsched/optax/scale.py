@@ -16,7 +16,6 @@ from brainsched import checks
 from brainsched.core.scheduler import LRScheduler
 from brainsched.optax import plan as plans
 from brainsched.optax.groups import Assignment, Groups
-from brainsched.optax.in_braintools import report_applied_rate
 from brainsched.optax.schedule import Rates
 from brainsched.schedules import schedule_checks
 from brainsched.types import Array
@@ -150,9 +149,6 @@ def scale_by_scheduler(
 
     def init(params: Any) -> ScaleBySchedulerState:
         assignment.check(params, allow_unused)
-        report_applied_rate(
-            lambda opt_state: states_in(opt_state)[0].hyperparams["learning_rate"][..., 0]
-        )
         count = jnp.asarray(rates.first_count, jnp.int32)
         present = jnp.asarray(rates.at(rates.first_count))
         hyperparams: dict[str, Any] = {"learning_rate": present}

@@ -3,6 +3,7 @@
 They are those of a copy of the scheduler: what happens to it later plays no part.
 """
 
+import warnings
 from typing import Any
 
 import jax
@@ -11,11 +12,10 @@ import numpy as np
 from jaxtyping import Float
 
 from brainsched import checks
-from brainsched.core import arguments, foreign_calls
+from brainsched.core import arguments
 from brainsched.core import config as configuring
 from brainsched.core.scheduler import LRScheduler
 from brainsched.optax.groups import GroupNumbers
-from brainsched.optax.in_braintools import warned_that_another_rate_is_reported
 from brainsched.schedules import schedule_checks
 from brainsched.schedules.per_update import PerUpdate
 from brainsched.types import Array, Rate, epoch_dtype, largest_epoch
@@ -59,15 +59,11 @@ class OptaxSchedule:
         self._rates = Rates(scheduler, steps_per_epoch, staircase, last_epoch)
         hint = f". For epochs of {group} updates, write as_optax(steps_per_epoch={group})"
         self._group = self._rates.groups.one("group", group, hint)
-        self._warned = False
-        scheduler.__dict__["_is_in_optax"] = True
         if not is_given:
             _warn_if_groups_differ(scheduler, len(self._rates.groups))
 
     def __call__(self, count: Any) -> Array:
         """Return the rate after ``count`` updates."""
-        if not self._warned:
-            self._warned = warned_that_another_rate_is_reported(self.__name__)
         first = self._rates.first_count
         count = _count(count)
         if first:  # at the largest count it stays, as 1 more wraps
@@ -99,10 +95,11 @@ def _warn_if_groups_differ(scheduler: LRScheduler, number: int) -> None:
     by_part = jax.tree.leaves(scheduler._bases.arrays(number, _distinct))
     has_columns = scheduler.max_groups is not None and number > 1
     if has_columns or max(by_part) > 1:
-        checks.warn(
+        warnings.warn(
             f"as_optax() is the rate of one param group, and those of the {number} groups of this "
             f"{type(scheduler).__name__} differ: name one, as group=0, or give each parameter its "
-            f"own with scale_by_scheduler. Group 0 it is"
+            f"own with scale_by_scheduler. Group 0 it is",
+            stacklevel=2,
         )
 
 
@@ -115,10 +112,7 @@ def _distinct(rates: list[Rate]) -> Array:
 def require_scheduler(scheduler: Any) -> None:
     """Raise a TypeError unless ``scheduler`` is one whose rate is a function of the epoch."""
     if not isinstance(scheduler, LRScheduler):
-        raise TypeError(
-            f"scheduler must be an LRScheduler, got {type(scheduler).__name__}"
-            f"{foreign_calls.hint_of_function(scheduler)}"
-        )
+        raise TypeError(f"scheduler must be an LRScheduler, got {type(scheduler).__name__}")
     scheduler._require_pure("the bridge to optax", _PLATEAU)
 
 

@@ -21,9 +21,6 @@ from jaxtyping import Float
 
 from brainsched import checks
 from brainsched.core.scheduler import LRScheduler
-from brainsched.core.states import AppliedRates
-from brainsched.link import upstream
-from brainsched.link.attachment import plain_name
 from brainsched.range_test.curve import RangeTest
 from brainsched.schedules import schedule_checks
 from brainsched.types import Array, rate_dtype
@@ -129,8 +126,8 @@ def lr_range_test(
     jaxpr = pure.make_jaxpr(rate, batch).get_jaxpr(rate, batch)
     if not _uses(jaxpr.jaxpr, jaxpr.jaxpr.invars[0]):
         raise ValueError(
-            f"train_step does not use the rate of this {plain_name(optimizer)}, so that every rate "
-            f"would give the same loss: it must call optimizer.step(gradients) of this very "
+            f"train_step does not use the rate of this {type(optimizer).__name__}, so that every "
+            f"rate would give the same loss: it must call optimizer.step(gradients) of this very "
             f"optimizer, at the rate that the optimizer has; one with a rate of its own in tx= "
             f"cannot be tested"
         )
@@ -370,9 +367,9 @@ def _check_is_loss(demand: str, result: Any) -> None:
 
 def _rate_setter(optimizer: OptaxOptimizer) -> Callable[[Array], None]:
     """Return a function that sets the rates of all param groups, within a trace as well."""
-    scheduler = upstream.scheduler_of(optimizer)
-    home = upstream.rates_state(scheduler)
-    others = [upstream.applied_rate(optimizer, i) for i in range(1, len(optimizer.param_groups))]
+    scheduler = optimizer.lr_scheduler
+    home = scheduler.current_lrs
+    others = [group["lr"] for group in optimizer.param_groups[1:]]
     if isinstance(scheduler, LRScheduler):
         bases = scheduler.base_lrs[: len(others) + 1]
     else:
@@ -382,13 +379,12 @@ def _rate_setter(optimizer: OptaxOptimizer) -> Callable[[Array], None]:
             "the base rate of the first param group is 0, to which the other groups have no "
             "proportion: give base_lr a positive first entry"
         )
-
     shares = [float(base) / float(bases[0]) for base in bases[1:]]
 
     def set_rate(rate: Array) -> None:
         rest = [rate * share for share in shares]
         if isinstance(scheduler, LRScheduler):
-            home.value = AppliedRates([rate, *rest])
+            home.value = [rate, *rest]
             return
         home.value = [rate, *home.value[1:]]
         for state, other in zip(others, rest, strict=True):

@@ -13,24 +13,10 @@ import jax
 import numpy as np
 
 from brainsched import checks
-from brainsched.core import arguments, foreign_calls
 from brainsched.core.base_rates import JointBaseRates
 from brainsched.core.evaluation import Bases
 from brainsched.core.scheduler import LRScheduler
-from brainsched.schedules.cosine import WarmupCosineSchedule
-from brainsched.schedules.inverse import InverseSqrtLR
-from brainsched.schedules.polynomial import LinearLR
-from brainsched.schedules.warmup import WSD, WarmupScheduler
 from brainsched.types import Array, Epochs, LRs, largest_epoch
-
-# The argument that says how long a schedule rises.
-WARM_UPS: dict[type[LRScheduler], str] = {
-    WarmupScheduler: "warmup_epochs",
-    WarmupCosineSchedule: "warmup_steps",
-    WSD: "warmup_steps",
-    InverseSqrtLR: "warmup_steps",
-    LinearLR: "total_iters",
-}
 
 
 class Composition(LRScheduler):
@@ -58,7 +44,6 @@ class Composition(LRScheduler):
             if not isinstance(part, LRScheduler):
                 raise TypeError(
                     f"{name} must be a scheduler of brainsched, got {type(part).__name__}"
-                    f"{foreign_calls.hint_of_function(part)}"
                 )
             part._require_pure(name)
         _require_the_same_groups({name: part._bases for name, part in parts.items()})
@@ -160,35 +145,6 @@ class SequentialLR(Composition):
         self._spans = list(itertools.pairwise([0, *starts, largest_epoch() + 1]))
         self.schedulers = parts
         super().__init__(_numbered(parts), last_epoch)
-        self._warn_of_warm_ups_cut_short()
-        self._warn_of_default_rates()
-
-    def _warn_of_warm_ups_cut_short(self) -> None:
-        for i, (part, (start, end)) in enumerate(zip(self.schedulers, self._spans, strict=True)):
-            name = WARM_UPS.get(type(part))
-            falls = isinstance(part, LinearLR) and part.start_factor >= part.end_factor
-            if name is None or falls or getattr(part, name) <= end - start:
-                continue
-            checks.warn(
-                f"schedulers[{i}] warms up for {name}={getattr(part, name)} epochs, but "
-                f"milestones[{i}]={end} ends it after {end - start}: it does not reach its base "
-                f"rate. Give it as many epochs as it warms up for"
-            )
-
-    def _warn_of_default_rates(self) -> None:
-        for i, parts in enumerate(itertools.pairwise(self.schedulers)):
-            rates = [part._bases.listed[0] for part in parts]
-            # A composition has no base rate of its own, and so none that is left out.
-            given = [arguments.base_lr_left_out(part) is None for part in parts]
-            if all(given) or any(isinstance(rate, jax.Array) for rate in rates) or 0 in rates:
-                continue
-            if max(rates) >= 10 * min(rates):
-                left = given.index(False)
-                checks.warn(
-                    f"schedulers[{i + left}] was not given a base rate, and has its default of "
-                    f"{rates[left]:g}, next to {rates[1 - left]:g} of schedulers[{i + 1 - left}]: "
-                    f"give it the base rate that you mean, {rates[left]:g} if it is that"
-                )
 
     @property
     def stage_boundaries(self) -> Sequence[int]:
@@ -258,24 +214,6 @@ class ChainedScheduler(Composition):
         parts = _numbered(schedulers)
         self.schedulers = list(parts.values())
         super().__init__(parts, last_epoch)
-        self._warn_of_base_rates_further_on()
-
-    def _warn_of_base_rates_further_on(self) -> None:
-        """Warn where the first part looks like a plain factor, and another one has the rates."""
-        bases = [part._bases.listed for part in self.schedulers]
-        if any(isinstance(rate, jax.Array) for listed in bases for rate in listed):
-            return
-        given = [arguments.base_lr_left_out(part) is None for part in self.schedulers]
-        if given[0] and set(bases[0]) != {1}:
-            return
-        for i, listed in enumerate(bases):
-            if given[i] and not {1, *bases[0]}.issuperset(listed):
-                checks.warn(
-                    f"the base rate is that of schedulers[0], {bases[0][0]:g}, and that of "
-                    f"schedulers[{i}], {listed[0]:g}, plays no part: put the part whose base rate "
-                    f"you mean first"
-                )
-                return
 
     @property
     def stage_boundaries(self) -> Sequence[int]:

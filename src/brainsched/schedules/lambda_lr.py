@@ -4,10 +4,8 @@ from collections.abc import Sequence
 from types import ModuleType
 
 from brainsched import checks
-from brainsched.core.base_rates import BaseRates
-from brainsched.core.evaluation import Evaluation
 from brainsched.core.scheduler import LRScheduler
-from brainsched.schedules import multipliers, schedule_checks
+from brainsched.schedules import schedule_checks
 from brainsched.schedules.user_function import Multiplier, evaluate
 from brainsched.types import BaseLRs, Epochs, LRs, Rates
 
@@ -70,14 +68,6 @@ class LambdaLR(LRScheduler):
             }
             self.max_groups = len(entries)
         super().__init__(base_lr, last_epoch)
-        self._warn_if_rates()
-
-    def _warn_if_rates(self) -> None:
-        if self._evaluation.on_host:
-            groups = self.max_groups or 1
-            alone = Evaluation(type(self).__name__, self.formula, [], BaseRates((1.0,)), groups)
-            name = "the results of lr_lambda"
-            multipliers.warn_if_rates(self, name, alone.sample(), "write base_lr=1.0")
 
     def formula(self, epoch: Epochs, base_lrs: BaseLRs, xp: ModuleType) -> LRs:
         """Evaluate the functions; see :meth:`LRScheduler.formula`."""

@@ -1,12 +1,11 @@
 """Multipliers of a base rate that seem to be the rates themselves."""
 
+import warnings
 from typing import Any
 
 import jax
 import numpy as np
 
-from brainsched import checks
-from brainsched.core import arguments
 from brainsched.core.scheduler import LRScheduler
 
 
@@ -31,13 +30,11 @@ def warn_if_rates(scheduler: LRScheduler, name: str, multipliers: Any, cure: str
     if largest in (0, 1):
         return
     highest = np.max(np.asarray(base_lrs) * np.max(multipliers, axis=0))
-    if base == largest:
-        why = f"the largest multiplier equals the base rate, {largest:g}"
-    elif arguments.base_lr_left_out(scheduler) is not None:
-        why = f"base_lr was not given, and has its default of {base:g}"
-    else:
+    if base != largest:
         return
-    checks.warn(
+    why = f"the largest multiplier equals the base rate, {largest:g}"
+    warnings.warn(
         f"{name} are multipliers of base_lr, and {why}: the highest rate is {highest:g}. If {name} "
-        f"are the rates themselves, {cure}"
+        f"are the rates themselves, {cure}",
+        stacklevel=2,
     )

@@ -7,12 +7,10 @@ from typing import Any
 import numpy as np
 
 from brainsched import checks
-from brainsched.core import missed
 from brainsched.core.base_rates import BaseRates
 from brainsched.core.evaluation import advance
 from brainsched.core.scheduler import LRScheduler
-from brainsched.core.states import AppliedRates, CountState, MetricState
-from brainsched.link import tracing
+from brainsched.core.states import CountState, MetricState
 from brainsched.schedules import schedule_checks
 from brainsched.schedules.powers import Powers
 from brainsched.types import Array, BaseLRs, Epochs, LRs, Rates
@@ -167,15 +165,14 @@ class ReduceLROnPlateau(LRScheduler):
         brainstate.TraceContextError
             If called under a plain JAX transformation, which does not track States.
         """
-        tracing.require(self.last_epoch, "step()")
-        if not self._was_missed:
-            missed.warn_if_missed(self, epoch)
+        if self._replaced_by is not None:
+            self._warn_that_it_was_replaced()
         metric = checks.metric("metric", metric)
         now: Any = self.last_epoch.value if epoch is None else checks.epoch("epoch", epoch)
         memory = [getattr(self, name).value for name in self._memory]
         move = self._next if epoch is None else self._jump
         (now, *memory), rates = self._evaluation(move, metric, now, *memory)
-        self._current_lrs.value = AppliedRates(rates)
+        self._apply(rates)
         self.last_epoch.value = now
         for name, value in zip(self._memory, memory, strict=True):
             getattr(self, name).value = value

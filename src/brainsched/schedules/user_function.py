@@ -9,8 +9,6 @@ import numpy as np
 from jaxtyping import Float
 
 from brainsched import checks
-from brainsched.core.evaluation import naming
-from brainsched.core.true_division import truly_divided
 from brainsched.types import Array
 
 Multiplier = Callable[[Any], Any]
@@ -25,8 +23,7 @@ def evaluate(
     """
 
     def result(count: jax.Array) -> jax.Array:
-        with naming(f"the function {name}", xp="jnp"):
-            value = function(count)
+        value = function(count)
         if not isinstance(value, jax.Array | np.ndarray | np.number | int | float):
             raise TypeError(
                 f"the result of {name} must be a number, got {checks.shown(value)}: return the "
@@ -35,4 +32,4 @@ def evaluate(
         value = jnp.asarray(value)
         return jnp.asarray(checks.rate(f"the result of {name}", value), np.float64)
 
-    return jax.vmap(truly_divided(result))(jnp.asarray(counts).ravel()).reshape(counts.shape)
+    return jax.vmap(result)(jnp.asarray(counts).ravel()).reshape(counts.shape)

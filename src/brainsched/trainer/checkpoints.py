@@ -11,8 +11,6 @@ from typing import Any
 from braintools.file import InvalidCheckpointPath, msgpack_from_state_dict, msgpack_load
 from braintools.trainer import EarlyStopping, ModelCheckpoint
 
-from brainsched import checks
-from brainsched.link import upstream
 from brainsched.trainer.steps import schedulers_of
 
 # Where a checkpoint of the Trainer has what is ours.
@@ -96,9 +94,20 @@ def memory_of(
     ``hook``, in which they save, is running, the memory is that at its end.
     """
     if hook is not None:
-        saving = upstream.copy_that_leaves_files_alone(saving)
+        saving = _copy_that_leaves_files_alone(saving)
         getattr(ModelCheckpoint, hook)(saving, trainer, module)
     return {"watched": _watched(saving), "state": saving.state_dict()}
+
+
+def _copy_that_leaves_files_alone(saving: ModelCheckpoint) -> ModelCheckpoint:
+    """Return a copy of a callback that remembers its best by itself, and writes no file."""
+    copied = copy.copy(saving)
+    copied.best_k_models = dict(saving.best_k_models)
+    vars(copied).update(
+        _save_checkpoint=lambda *_: None,
+        _remove_checkpoint=lambda *_: None,
+    )
+    return copied
 
 
 def _watched(saving: ModelCheckpoint) -> str:
@@ -157,9 +166,10 @@ def newest(folders: list[Path]) -> tuple[Path, dict[str, Any]] | None:
         if found:
             path, checkpoint = max(found, key=lambda entry: entry[1][ENTRY]["epochs_done"])
             if refused:
-                checks.warn(
+                warnings.warn(
                     f"passed over {', '.join(refused)}, to resume from {path.name}, the newest "
-                    f"checkpoint that is whole"
+                    f"checkpoint that is whole",
+                    stacklevel=2,
                 )
             return path, checkpoint
     if paths:

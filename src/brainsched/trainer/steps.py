@@ -1,14 +1,13 @@
 """Who steps which scheduler of braintools' Trainer, and what the Trainer is lent meanwhile."""
 
 import functools
+import warnings
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
-from brainsched import checks
 from brainsched.core.scheduler import LRScheduler
-from brainsched.link import upstream
 from brainsched.schedules import ReduceLROnPlateau
 
 
@@ -91,10 +90,11 @@ def warn_if_nobody_steps(trainer: Any, schedulers: Sequence[tuple[LRScheduler, i
     for scheduler, epoch in schedulers:
         if scheduler.epoch == epoch and _changes(scheduler, trainer.max_epochs):
             name = type(scheduler).__name__
-            checks.warn(
+            warnings.warn(
                 f"nothing has stepped the {name} of an optimizer in an epoch: let "
                 f"configure_optimizers return it beside the optimizer, return optimizer, "
-                f"scheduler, or step it in a hook of the module"
+                f"scheduler, or step it in a hook of the module",
+                stacklevel=2,
             )
 
 
@@ -165,5 +165,5 @@ def named_rates(trainer: Any) -> Iterator[tuple[str, float]]:
 
 
 def _scheduler_of(optimizer: Any) -> LRScheduler | None:
-    owner = upstream.scheduler_of(optimizer)
+    owner = optimizer.lr_scheduler
     return owner if isinstance(owner, LRScheduler) else None

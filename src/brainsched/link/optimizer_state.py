@@ -1,0 +1,72 @@
+"""What comes back from an optimizer's ``state_dict``: checked as a whole, and written only then."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from braintools.optim import OptaxOptimizer
+
+from brainsched import checks
+from brainsched.link import upstream
+
+
+def load(optimizer: OptaxOptimizer, state_dict: Any) -> None:
+    """Restore what ``optimizer.state_dict()`` gave, as it is or as a file format made it."""
+    if optimizer.opt_state is None:
+        raise ValueError("register_trainable_weights must be called before load_state_dict")
+    found = _like(optimizer.state_dict(), state_dict)
+    steps = checks.epoch_number("state_dict['step_count']", np.asarray(found["step_count"]))
+    rates, moments = [np.asarray(found["lr"])], [found["opt_state"]]
+    for i in range(1, len(optimizer.param_groups)):
+        rates.append(np.asarray(found["param_groups"][str(i)]["lr"]))
+        moments.append(found["param_groups_opt_states"][str(i - 1)])
+    for i, rate in enumerate(rates):
+        checks.number(f"state_dict's rate of param group {i}", rate)
+    # All is checked: from here on nothing raises.
+    optimizer.step_count.value = steps
+    states = [optimizer.opt_state, *optimizer.param_groups_opt_states]
+    for state, value in zip(states, moments, strict=True):
+        state.value = value
+    if not optimizer.lr_scheduler.has_restored_rates:
+        upstream.applied_rates(optimizer).value = rates
+
+
+def _like(template: Any, saved: Any) -> Any:
+    """Return ``saved`` in the structure of ``template``, by the names on the way to each leaf.
+
+    So it does not matter whether a file format kept tuples, or made them lists or dicts.
+    """
+    found = {_path(keys): leaf for keys, leaf in jax.tree_util.tree_leaves_with_path(saved)}
+    places, structure = jax.tree_util.tree_flatten_with_path(template)
+    expected = {_path(keys): leaf for keys, leaf in places}
+    for path in sorted(expected.keys() ^ found.keys()):
+        which = "no entry" if path in expected else "an unknown entry"
+        raise ValueError(
+            f"state_dict has {which} {path!r}: build the optimizer as the one that was saved, and "
+            f"add the same param groups first"
+        )
+    leaves = [_leaf(path, leaf, found[path]) for path, leaf in expected.items()]
+    return jax.tree.unflatten(structure, leaves)
+
+
+def _leaf(path: str, leaf: Any, saved: Any) -> Any:
+    if isinstance(leaf, str):
+        if saved != leaf:
+            raise ValueError(f"state_dict has {saved!r} at {path!r}, expected {leaf!r}")
+        return leaf
+    if not isinstance(saved, np.ndarray | np.generic | jax.Array | int | float):
+        raise TypeError(f"state_dict has {checks.shown(saved)} at {path!r}, expected numbers")
+    dtype, shape = jnp.result_type(leaf), np.shape(leaf)
+    given = jnp.result_type(saved)
+    if np.shape(saved) != shape or not np.can_cast(given, dtype, "same_kind"):
+        raise ValueError(
+            f"state_dict has {given}{list(np.shape(saved))} at {path!r}, expected "
+            f"{dtype}{list(shape)}"
+        )
+    return jnp.asarray(saved, dtype) if isinstance(leaf, jax.Array) else np.asarray(saved)
+
+
+def _path(keys: tuple[Any, ...]) -> str:
+    """Return the names on the way to a leaf, whether they are keys, fields or indices."""
+    return "/".join(jax.tree_util.keystr((key,), simple=True) for key in keys)
