@@ -89,16 +89,16 @@ class _Window:
         The window before, whose latest rates may stay.
     """
 
-    __slots__ = ("_lists", "_rates", "_repeats", "dtype", "latest", "start", "stop")
+    __slots__ = ("_lists", "_rates", "_repeats", "latest", "start", "stop", "x64")
 
     def __init__(self, start: int, rates: np.ndarray, before: "_Window | None") -> None:
         rates.flags.writeable = False
-        self.start, self.stop, self.dtype = start, start + len(rates), rates.dtype
+        self.start, self.stop, self.x64 = start, start + len(rates), rates.dtype == np.float64
         self._rates = rates
         self._repeats = [False, *(rates[1:] == rates[:-1]).all(axis=1).tolist()]
         self._lists: list[list[Array] | None] = [None] * len(rates)
         self.latest: list[Array] = []
-        if before is not None and before.latest and before.dtype == self.dtype:
+        if before is not None and before.latest and before.x64 == self.x64:
             self._lists[0] = before.latest if (rates[0] == before.latest).all() else None
 
     def at(self, epoch: int) -> list[Array]:
@@ -209,7 +209,8 @@ class Evaluation:
         more than to look its rates up.
         """
         window = self._window  # read once, since another thread may replace it
-        if not window.start <= epoch < window.stop or window.dtype != rate_dtype():
+        x64 = jax.config.read("jax_enable_x64")
+        if not window.start <= epoch < window.stop or window.x64 != x64:
             window = self._window = self._look_ahead(epoch, window)
         return window.at(epoch)
 

@@ -198,10 +198,9 @@ class Schedule(ABC):
         _, rates = evaluation(stay, position)
         # Once for each class of a user's, since code is compiled; a function is code, too.
         functions = any(callable(number) for number in arguments.numbers(self))
-        known = type(self) in _compilable or configuring.is_ours(type(self))
-        if evaluation.on_host and (functions or not known):
+        if evaluation.on_host and (functions or type(self) not in compilable):
             evaluation.require_compilable()
-            _compilable.add(type(self))
+            compilable.add(type(self))
         return evaluation, rates
 
     def _require_pure(self, what: str, cure: str = "") -> None:  # noqa: B027  (all but one are pure)
@@ -209,4 +208,4 @@ class Schedule(ABC):
 
 
 # The classes of users whose formulas compiled code can run.
-_compilable: set[type[Schedule]] = set()
+compilable: set[type[Schedule]] = set()

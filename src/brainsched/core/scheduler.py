@@ -23,6 +23,7 @@ from typing import Any, NoReturn
 
 import braintools
 import jax
+import numpy as np
 from brainstate import State, TraceContextError
 from brainstate.graph import Node
 
@@ -33,12 +34,12 @@ from brainsched.core.base_rates import BaseRates
 from brainsched.core.checkpoint import Checkpointed
 from brainsched.core.copies import Copied, register
 from brainsched.core.evaluation import Bases, Evaluation, advance, stay
-from brainsched.core.schedule import Schedule
+from brainsched.core.schedule import Schedule, compilable
 from brainsched.core.states import EpochState
 from brainsched.link import upstream
 from brainsched.link.attachment import attach
 from brainsched.link.rates import Rates, RatesState
-from brainsched.types import Array, Rate
+from brainsched.types import Array, Rate, epoch_dtype
 from brainsched.types import Rates as BaseLRs
 
 
@@ -106,7 +107,7 @@ class LRScheduler(Schedule, Checkpointed, Copied, Node, braintools.optim.LRSched
     def _begin(self, bases: Bases, last_epoch: int) -> None:
         """Create the States, and evaluate the formula for the first time."""
         self._first_epoch = checks.epoch_number("last_epoch", last_epoch)
-        self.last_epoch = EpochState(self._first_epoch)
+        self.last_epoch = EpochState(np.asarray(self._first_epoch, epoch_dtype()))
         self._bases = bases
         arguments.fix(self)
         groups, position = len(bases.listed), self._position.value
@@ -122,6 +123,8 @@ class LRScheduler(Schedule, Checkpointed, Copied, Node, braintools.optim.LRSched
         cls.__signature__ = signature.replace(parameters=own, return_annotation=signature.empty)
         if cls.formula is not LRScheduler.formula:
             configuring.register(cls)
+        if configuring.is_ours(cls):  # whose tests compile them
+            compilable.add(cls)
         register(cls)
 
     def __setattr__(self, name: str, value: Any) -> None:
@@ -155,7 +158,7 @@ class LRScheduler(Schedule, Checkpointed, Copied, Node, braintools.optim.LRSched
         if self._replaced_by is not None:
             self._warn_that_it_was_replaced()
         if epoch is None:
-            (now,), rates = self._evaluation(advance, self.last_epoch.value)
+            (now,), rates = self._evaluation(advance, self.last_epoch.present)
         else:
             (now,), rates = self._evaluation(stay, checks.epoch("epoch", epoch))
         self._apply(rates)
@@ -163,7 +166,7 @@ class LRScheduler(Schedule, Checkpointed, Copied, Node, braintools.optim.LRSched
 
     def _apply(self, rates: Sequence[Array]) -> None:
         """Write the applied rates, unless they are there already."""
-        applied = self._current_lrs.value
+        applied = self._current_lrs.present
         if not all(map(operator.is_, rates, applied)):
             self._current_lrs.value = Rates(rates, applied.link)
 
@@ -203,7 +206,7 @@ class LRScheduler(Schedule, Checkpointed, Copied, Node, braintools.optim.LRSched
         """Return the scheduled rate of each param group at the present epoch."""
         if upstream.inside_a_trace():
             _ = self._current_lrs.value  # so that the program is traced again under another link
-        _, rates = self._evaluation(stay, self._position.value)
+        _, rates = self._evaluation(stay, self._position.present)
         return list(rates)
 
     def get_last_lr(self) -> list[Array]:

@@ -26,14 +26,13 @@ class CountState(TrackedState):
 
     def form(self, value: Any, former: Any) -> Array:
         """Return ``value`` in the epoch's dtype; below 0 on the host is an error."""
-        dtype = epoch_dtype()
+        if type(value) is type(former) is np.ndarray and value.dtype == former.dtype and value >= 0:
+            return value
         if isinstance(value, jax.Array):
             if not np.issubdtype(value.dtype, np.integer):
                 raise TypeError(f"{self.what} must hold an integer, got an array of {value.dtype}")
-            return strongly_typed(value, dtype)
-        if type(value) is not np.ndarray or value.dtype != dtype or value.ndim or value < 0:
-            value = self.check(self.what, value)
-        return placed_like(value, former)
+            return strongly_typed(value, epoch_dtype())
+        return placed_like(self.check(self.what, value), former)
 
 
 class EpochState(CountState):

@@ -50,9 +50,16 @@ class Rates(list[Any]):
 class RatesState(TrackedState):
     """``current_lrs``. What is not :class:`Rates` was set by hand, and is checked."""
 
+    def __init__(self, value: Any, **metadata: Any) -> None:
+        super().__init__(value if isinstance(value, Rates) else Rates(value), **metadata)
+
     def structured(self, value: Any) -> Any:
         """Return a list of rates, as a checkpoint has it, as the present link's."""
         return Rates(value, self.link) if type(value) is list else value
+
+    def is_like(self, value: Any) -> bool:
+        """Whether ``value`` is of the same link: JAX would flatten both in Python to compare."""
+        return isinstance(value, Rates) and value.link == self.link
 
     @property
     def link(self) -> int | None:

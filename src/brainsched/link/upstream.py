@@ -1,6 +1,7 @@
 """The one file that touches private names of others.
 
 =============  ============================================================================
+jax            ``_src.core.trace_state_clean`` (0.8.0 to 0.12.0)
 brainstate     ``_state.TRACE_CONTEXT``, ``State._trace_state``, ``State._value``,
                ``State._read_value``, ``State._write_value`` and ``State._check_value_tree``
                (0.5.0 to 0.6.0)
@@ -13,19 +14,17 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import numpy as np
 from brainstate import State, TraceContextError, TreefyState
 from brainstate._state import TRACE_CONTEXT
 from brainstate.transform import StateFinder
 from braintools.optim import OptaxOptimizer, OptimState
-
-# What is traced
-
-_made_on_import = State(0)
+from jax._src.core import trace_state_clean
 
 
 def inside_a_trace() -> bool:
     """Whether any transformation, of JAX or brainstate, is tracing now."""
-    return not _made_on_import._trace_state.is_valid()
+    return not trace_state_clean()
 
 
 def require_outside_a_trace(*states: State) -> None:
@@ -41,14 +40,13 @@ class TrackedState(OptimState):
     """A State that raises where brainstate cannot track it, and keeps its value in one form."""
 
     def __init__(self, value: Any, **metadata: Any) -> None:
-        super().__init__(self.form(value, None), **metadata)
+        is_formed = isinstance(value, list | np.ndarray)
+        super().__init__(value if is_formed else self.form(value, None), **metadata)
 
     def require_tracked(self) -> None:
         """Raise under a plain JAX transformation, where a read stands still and a write is lost."""
         if len(TRACE_CONTEXT.state_stack) > self.stack_level or self._trace_state.is_valid():
             return
-        if not inside_a_trace():
-            return  # of a State that outlives the trace that it was created in, brainstate tells
         if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(self._value)):
             return  # brainstate's own vmap puts tracers in, and reads them under jax.vmap
         raise TraceContextError(
@@ -67,6 +65,18 @@ class TrackedState(OptimState):
         """Return ``value`` with the pytree structure of what is kept."""
         return value
 
+    def restore_value(self, v: Any) -> None:
+        """Write ``v`` as it is, as brainstate does with what a compiled program only read."""
+        super().restore_value(self.structured(v))
+
+    def _check_value_tree(self, v: Any) -> None:
+        if TRACE_CONTEXT.tree_check[-1] and not self.is_like(v):
+            super()._check_value_tree(self.structured(v))
+
+    def is_like(self, value: Any) -> bool:
+        """Whether ``value`` is known to have the structure of what is kept."""
+        return False
+
     def restructure(self, value: Any) -> None:
         """Write a value of another structure."""
         self.__dict__["_value"] = None
@@ -77,23 +87,23 @@ class TrackedState(OptimState):
         """What is kept; a program that is traced does not depend on it."""
         return self._value
 
-    def restore_value(self, v: Any) -> None:
-        """Write ``v`` as it is, as brainstate does with what a compiled program only read."""
-        super().restore_value(self.structured(v))
-
-    def _check_value_tree(self, v: Any) -> None:
-        super()._check_value_tree(self.structured(v))
-
     @property
     def value(self) -> Any:
         """What is kept."""
-        self.require_tracked()  # not in _read_value, which brainstate calls in any trace
+        if not trace_state_clean():  # not in _read_value, which brainstate uses itself
+            self.require_tracked()
         return OptimState.value.fget(self)
 
     @value.setter
     def value(self, v: Any) -> None:
-        self.require_tracked()
+        if not trace_state_clean():
+            self.require_tracked()
         OptimState.value.fset(self, v)
+
+    @property
+    def present(self) -> Any:
+        """The value; where no trace is active, without brainstate's record of it, which costs."""
+        return self._value if trace_state_clean() else self.value
 
     def _write_value(self, v: Any) -> None:
         super()._write_value(self.form(v, self._value))
