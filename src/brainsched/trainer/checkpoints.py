@@ -1,132 +1,186 @@
 """The checkpoints of braintools' Trainer: which one is the newest, and what comes back from it."""
 
+import contextlib
 import copy
 import itertools
 import os
 import warnings
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from braintools.file import InvalidCheckpointPath, msgpack_from_state_dict, msgpack_load
+import numpy as np
+from braintools.file import (
+    InvalidCheckpointPath,
+    msgpack_from_state_dict,
+    msgpack_load,
+    msgpack_to_state_dict,
+)
 from braintools.trainer import EarlyStopping, ModelCheckpoint
 
-from brainsched.trainer.steps import schedulers_of
+from brainsched import checks
+from brainsched.link import trainer_upstream
+from brainsched.schedules import schedule_checks
+from brainsched.trainer.steps import Steps, schedulers_of
 
-# Where a checkpoint of the Trainer has what is ours.
+# The key of our entry in a checkpoint of the Trainer, and the keys in the entry.
 ENTRY = "brainsched"
 _KEYS = {"epochs_done", "global_step", "within_epoch", "step_pending", "schedulers"}
-# Not in the checkpoints of brainsched 0.1.
-_LATER_KEYS = {"interval", "early_stopping", "model_checkpoints"}
+_LATER_KEYS = {"interval", "callbacks"}  # not in the checkpoints of brainsched 0.1.0
+
+# The memory of the callbacks
+
+
+def remembering(trainer: Any) -> Iterator[tuple[str, int, Any]]:
+    """Yield each callback with a memory that is saved: its name there, its position, and itself."""
+    count: Counter[str] = Counter()
+    for position, callback in enumerate(trainer.callbacks):
+        for cls in (EarlyStopping, ModelCheckpoint):
+            if isinstance(callback, cls):
+                yield f"{cls.__name__} {count[cls.__name__]}", position, callback
+                count[cls.__name__] += 1
+
+
+def memory_of(callback: Any) -> dict[str, Any]:
+    """Return what a callback remembers, and of which metric."""
+    memory = callback.state_dict() | {"watched": f"{callback.mode} of {callback.monitor}"}
+    if isinstance(callback, EarlyStopping):
+        memory |= {"should_stop": callback.should_stop, "patience": callback.patience}
+    return memory
+
+
+def _check_memory(name: str, memory: Any, callback: Any) -> None:
+    expected = memory_of(callback)
+    if not isinstance(memory, Mapping) or memory.keys() != expected.keys():
+        raise ValueError(f"{name} must be a dict of {sorted(expected)}, got {memory!r}")
+    best = memory.get("best_k_models", {})
+    if not isinstance(best, Mapping):
+        raise TypeError(f"{name}['best_k_models'] must be a dict, got {checks.shown(best)}")
+    numbers = {f"best_k_models[{path!r}]": score for path, score in best.items()}
+    if memory["best_score"] is not None:
+        numbers["best_score"] = memory["best_score"]
+    for key, value in numbers.items():
+        if np.ndim(value) or np.asarray(value).dtype.kind not in "iuf":
+            raise TypeError(f"{name}[{key!r}] must be a number, got {checks.shown(value)}")
+    path = memory.get("best_model_path")
+    if not isinstance(path, str | None):
+        raise TypeError(f"{name}['best_model_path'] must be text, got {checks.shown(path)}")
+    if isinstance(callback, EarlyStopping):
+        for key in ("wait_count", "stopped_epoch", "patience"):
+            checks.epoch_number(f"{name}[{key!r}]", memory[key])
+        schedule_checks.flag(f"{name}['should_stop']", memory["should_stop"])
+
+
+def _remember(callback: Any, memory: Mapping[str, Any]) -> None:
+    """Restore the memory, unless the callback watches another metric now."""
+    if memory["watched"] == memory_of(callback)["watched"]:
+        callback.load_state_dict({key: memory[key] for key in callback.state_dict()})
+        if isinstance(callback, EarlyStopping):
+            may_wait_longer = callback.patience > memory["patience"]
+            trainer_upstream.stop(callback, memory["should_stop"] and not may_wait_longer)
 
 
 # What comes back
 
 
 def restore(
-    trainer: Any, module: Any, path: str | os.PathLike[str], checkpoint: dict[str, Any], unit: str
+    trainer: Any, module: Any, path: str | os.PathLike[str], checkpoint: Any, steps: Steps
 ) -> None:
-    """Restore all but the position from a checkpoint, which is checked as a whole before.
+    """Restore all but the position from a checkpoint that :func:`read` returned.
 
     Raises
     ------
     TypeError, ValueError
-        If it was saved within an epoch, with another interval than ``unit``, or does not fit.
-        Nothing has changed then.
+        If it was saved within an epoch, with another interval, or does not fit. Nothing has
+        changed then.
     """
-    saved = checkpoint[ENTRY]
-    if saved["within_epoch"]:
+    entry = checkpoint[ENTRY]
+    if entry["within_epoch"]:
         raise ValueError(
             f"{path} was saved within an epoch, where the Trainer cannot go on: resume from a "
             f"checkpoint of an epoch's end"
         )
-    if saved.get("interval", "epoch") != unit:
+    if entry.get("interval", "epoch") != steps.interval:
         raise ValueError(
-            f"{path} was saved with interval={saved.get('interval', 'epoch')!r}, and its "
-            f"schedulers are at a count of those, but this run has interval={unit!r}"
+            f"{path} was saved with interval={entry.get('interval', 'epoch')!r}, but this run has "
+            f"interval={steps.interval!r}"
         )
-    schedulers = schedulers_of(trainer)
-    if len(saved["schedulers"]) != len(schedulers):
-        raise ValueError(
-            f"{path} has {len(saved['schedulers'])} schedulers, but this run has {len(schedulers)}"
-        )
-    states = [saved["schedulers"][str(i)] for i in range(len(schedulers))]
-    # Restored into targets and copies first, which raises where something does not fit.
-    parameters = msgpack_from_state_dict(
-        module.state_dict(), checkpoint["model_state_dict"], "model_state_dict"
+    schedulers, saved = schedulers_of(trainer), entry["schedulers"]
+    if saved.keys() != set(map(str, range(len(schedulers)))):
+        raise ValueError(f"{path} has {len(saved)} schedulers, but this run has {len(schedulers)}")
+    states = []
+    for i, scheduler in enumerate(schedulers):
+        trial = copy.deepcopy(scheduler)
+        trial.load_state_dict(saved[str(i)])
+        if entry["step_pending"] and any(scheduler is each for each in steps.by_trainer):
+            trial.step()
+        states.append(trial.state_dict())
+    parameters = _fitting("model_state_dict", module.state_dict(), checkpoint)
+    optimizers = _fitting(
+        "optimizer_state_dict", [each.state_dict() for each in trainer.optimizers], checkpoint
     )
-    optimizers = msgpack_from_state_dict(
-        [optimizer.state_dict() for optimizer in trainer.optimizers],
-        checkpoint["optimizer_state_dict"],
-        "optimizer_state_dict",
-    )
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # loading itself warns
-        for scheduler, state in zip(schedulers, states, strict=True):
-            copy.deepcopy(scheduler).load_state_dict(state)
+    memories = [
+        (callback, entry["callbacks"][name])
+        for name, _, callback in remembering(trainer)
+        if name in entry.get("callbacks", {})
+    ]
+    for callback, memory in memories:
+        _check_memory(f"{path}: {type(callback).__name__}", memory, callback)
 
+    with contextlib.ExitStack() as undo:  # each checks itself as a whole, but not the next one
+        for optimizer, state in zip(trainer.optimizers, optimizers, strict=True):
+            undo.callback(optimizer.load_state_dict, optimizer.state_dict())
+            optimizer.load_state_dict(state)
+        undo.pop_all()
+    module.load_state_dict(parameters)
     for scheduler, state in zip(schedulers, states, strict=True):
         scheduler.load_state_dict(state)
-    module.load_state_dict(parameters)
-    for optimizer, state in zip(trainer.optimizers, optimizers, strict=True):
-        optimizer.load_state_dict(state)
-    for i, (_, stopping) in enumerate(callbacks(trainer, EarlyStopping)):
-        stopping.load_state_dict(saved.get("early_stopping", {}).get(str(i), {}))
-    for i, (_, saving) in enumerate(callbacks(trainer, ModelCheckpoint)):
-        memory = saved.get("model_checkpoints", {}).get(str(i))
-        if memory is not None and _watched(saving) == memory["watched"]:
-            saving.load_state_dict(memory["state"])
+    for callback, memory in memories:
+        _remember(callback, memory)
 
 
-def callbacks(trainer: Any, cls: type) -> Iterator[tuple[int, Any]]:
-    """Yield each callback of a class, and its position among the callbacks."""
-    for position, callback in enumerate(trainer.callbacks):
-        if isinstance(callback, cls):
-            yield position, callback
+def _fitting(name: str, target: Any, checkpoint: Mapping[str, Any]) -> Any:
+    """Return an entry of a checkpoint with the structure of ``target``."""
+    found = checkpoint.get(name)
+    _require_like(name, msgpack_to_state_dict(target), found)
+    return msgpack_from_state_dict(target, found, name)
 
 
-def memory_of(
-    saving: ModelCheckpoint, hook: str | None, trainer: Any, module: Any
-) -> dict[str, Any]:
-    """Return what a ``ModelCheckpoint`` remembers of its best, and by which metric.
-
-    It saves a file before it takes it into its best, and others may stand behind it. So where
-    ``hook``, in which they save, is running, the memory is that at its end.
-    """
-    if hook is not None:
-        saving = _copy_that_leaves_files_alone(saving)
-        getattr(ModelCheckpoint, hook)(saving, trainer, module)
-    return {"watched": _watched(saving), "state": saving.state_dict()}
-
-
-def _copy_that_leaves_files_alone(saving: ModelCheckpoint) -> ModelCheckpoint:
-    """Return a copy of a callback that remembers its best by itself, and writes no file."""
-    copied = copy.copy(saving)
-    copied.best_k_models = dict(saving.best_k_models)
-    vars(copied).update(
-        _save_checkpoint=lambda *_: None,
-        _remove_checkpoint=lambda *_: None,
-    )
-    return copied
-
-
-def _watched(saving: ModelCheckpoint) -> str:
-    return f"{saving.mode} of {saving.monitor}"
+def _require_like(name: str, expected: Any, found: Any) -> None:
+    if isinstance(expected, Mapping):
+        if not isinstance(found, Mapping) or not expected.keys() <= found.keys():
+            shown = sorted(found) if isinstance(found, Mapping) else type(found).__name__
+            raise ValueError(f"{name} must be a dict of {sorted(expected)}, got {shown}")
+        for key, value in expected.items():
+            _require_like(f"{name}[{key!r}]", value, found[key])
+    elif expected is not None:
+        wanted, got = np.asarray(expected), np.asarray(found)
+        if wanted.shape != got.shape or (wanted.dtype.kind in "OSU") != (got.dtype.kind in "OSU"):
+            raise ValueError(
+                f"{name} must be like {wanted.dtype} of shape {wanted.shape}, got {got.dtype} of "
+                f"shape {got.shape}"
+            )
 
 
 # Which one
 
 
 def read(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """Read a checkpoint, and check that it has an entry of ours."""
+    """Read a checkpoint, and check that it has an entry of ours and that the entry is whole."""
     checkpoint = msgpack_load(path)
     if not isinstance(checkpoint, dict) or ENTRY not in checkpoint:
         raise ValueError(f"{path} was saved without SchedulerCheckpoint: it has no scheduler")
-    saved = checkpoint[ENTRY]
-    if not isinstance(saved, dict) or set(saved) - _LATER_KEYS != _KEYS:
-        raise ValueError(
-            f"{path} is damaged: its entry {ENTRY!r} must have {sorted(_KEYS | _LATER_KEYS)}"
-        )
+    entry = checkpoint[ENTRY]
+    if not isinstance(entry, dict) or set(entry) not in (_KEYS, _KEYS | _LATER_KEYS):
+        raise ValueError(f"{path}: {ENTRY!r} must be a dict of {sorted(_KEYS | _LATER_KEYS)}")
+    for key in ("epochs_done", "global_step"):
+        checks.epoch_number(f"{path}: {key}", entry[key])
+    for key in ("within_epoch", "step_pending"):
+        schedule_checks.flag(f"{path}: {key}", entry[key])
+    for key in ("schedulers", "callbacks"):
+        if not isinstance(entry.get(key, {}), dict):
+            raise TypeError(f"{path}: {key} must be a dict, got {checks.shown(entry[key])}")
     return checkpoint
 
 
@@ -141,38 +195,43 @@ def folders(trainer: Any) -> list[Path]:
     return list(dict.fromkeys(Path(callback.dirpath) for callback in saving))
 
 
-def newest(folders: list[Path]) -> tuple[Path, dict[str, Any]] | None:
-    """Return the newest checkpoint that can be resumed, or None where there is none at all."""
+def newest(folders: Sequence[Path]) -> tuple[Path, dict[str, Any]] | None:
+    """Return the newest checkpoint that can be resumed, or None where there is none at all.
 
-    def written(path: Path) -> int:
-        return path.stat().st_mtime_ns
-
-    paths = sorted((path for folder in folders for path in folder.glob("*.ckpt")), key=written)
-    within_an_epoch = []
-    refused = []
+    Another process may delete files meanwhile: what has vanished is passed over.
+    """
+    written: dict[Path, int] = {}
+    for path in (path for folder in folders for path in folder.glob("*.ckpt")):
+        with contextlib.suppress(FileNotFoundError):
+            if path.is_file():  # a FIFO would be waited for
+                written[path] = path.stat().st_mtime_ns
+    refused, within_an_epoch = [], []
     # A file system may count time in whole seconds: of files of one time, the epoch decides.
-    for _, together in itertools.groupby(reversed(paths), key=written):
+    order = sorted(written, key=written.__getitem__, reverse=True)
+    for _, together in itertools.groupby(order, key=written.__getitem__):
         found = []
         for path in together:
             try:
                 checkpoint = read(path)
-            except (ValueError, InvalidCheckpointPath) as error:
-                refused.append(f"{path.name} ({error})")
+            except (ValueError, TypeError, FileNotFoundError, InvalidCheckpointPath) as error:
+                if path.exists():
+                    refused.append(f"{path.name} ({error})")
                 continue
             if checkpoint[ENTRY]["within_epoch"]:
                 within_an_epoch.append(f"{path.name} (saved within an epoch)")
             else:
-                found.append((path, checkpoint))
+                found.append((checkpoint[ENTRY]["epochs_done"], path, checkpoint))
         if found:
-            path, checkpoint = max(found, key=lambda entry: entry[1][ENTRY]["epochs_done"])
+            _, path, checkpoint = max(found, key=lambda entry: entry[0])
             if refused:
                 warnings.warn(
-                    f"passed over {', '.join(refused)}, to resume from {path.name}, the newest "
-                    f"checkpoint that is whole",
+                    f"{', '.join(refused)} cannot be read. The run resumes from {path.name}, the "
+                    f"newest whole checkpoint",
+                    UserWarning,
                     stacklevel=2,
                 )
             return path, checkpoint
-    if paths:
+    if refused or within_an_epoch:
         raise ValueError(
             f"no checkpoint in {', '.join(map(str, folders))} can be resumed: "
             f"{', '.join(refused + within_an_epoch)}. To begin anew, move them away"
