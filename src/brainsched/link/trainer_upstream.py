@@ -66,5 +66,13 @@ def silent_copy(callback: Any) -> Any:
     return copied
 
 
+def after(callback: Any, hook: str, trainer: Any, module: Any) -> Any:
+    """Return a silent copy of a callback as it is once ``hook`` of braintools has run."""
+    copied = silent_copy(callback)
+    cls = ModelCheckpoint if isinstance(callback, ModelCheckpoint) else EarlyStopping
+    getattr(cls, hook)(copied, trainer, module)
+    return copied
+
+
 def _do_nothing(*args: Any) -> None:
     return

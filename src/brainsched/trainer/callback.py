@@ -16,61 +16,39 @@ from brainsched.trainer.steps import Steps
 class SchedulerCheckpoint(Callback):
     """Put schedulers into the Trainer's log and checkpoints, and resume a run from one.
 
-    A scheduler that ``configure_optimizers`` returned beside an optimizer is attached to it, so
-    that its rates are applied, from the first epoch on. The rates of all param groups are logged.
-    Each checkpoint of ``ModelCheckpoint`` gets the schedulers' states. With ``resume_from``,
-    ``fit`` goes on after the last epoch of that checkpoint, counts epochs from there, and ends
-    where a run that was never stopped ends.
-
-    Without this callback, in braintools 0.3.0: a returned scheduler that was not given to the
-    optimizer as ``lr=`` is stepped, but its rates are not applied; checkpoints hold no scheduler,
-    and those of an epoch's end are from before its ``scheduler.step()``; ``fit(ckpt_path=...)``
-    fails where an optimizer has a state, whose moments it gives as dictionaries that a file made,
-    and counts epochs from 0 again; ``on_load_checkpoint`` is never called.
+    A scheduler that ``configure_optimizers`` returned beside an optimizer is attached to it before
+    the first epoch. The rates of all param groups are logged. Each checkpoint of
+    ``ModelCheckpoint`` gets the states of all schedulers, returned or given as ``lr=`` alone.
 
     Parameters
     ----------
     resume_from : path or 'auto', optional
         A checkpoint that ``ModelCheckpoint`` saved at an epoch's end, or its ``last.ckpt``, in a
         run with this callback. With ``'auto'``, the newest such file in the folder of the
-        ``ModelCheckpoint`` beside this callback, by its time of modification; while the folder has
-        no checkpoint, the run begins at its beginning. A newer file that is damaged is passed
-        over, with a warning.
+        ``ModelCheckpoint`` beside this callback, by its time of modification; the run begins at
+        epoch 0 if there is none. A damaged newer file is passed over, with a warning.
     interval : {'epoch', 'step'}
-        When a returned scheduler is stepped: once an epoch, as the Trainer does it, or once an
-        update of the optimizer, which this callback does in its place.
+        When a returned scheduler is stepped: once an epoch, by the Trainer, or once an update of
+        the optimizer, by this callback.
     monitor : str, optional
-        The metric that a returned ``ReduceLROnPlateau`` is stepped with, once an epoch, by its name
-        in ``trainer.callback_metrics``: one that begins with ``train_`` at the end of the epoch's
-        training, any other after its validation, if the run has one.
-
-    Warns
-    -----
-    UserWarning
-        Once, after the first epoch, if nothing has stepped a scheduler whose rates should change.
+        The metric in ``trainer.callback_metrics`` that a returned ``ReduceLROnPlateau`` is stepped
+        with, once an epoch: after the epoch's training if its name begins with ``train_``, else
+        after its validation.
 
     Raises
     ------
     TypeError, ValueError
-        If ``interval`` is neither of the two.
-    ValueError
-        From ``fit``, before anything has changed: if a ``ModelCheckpoint`` stands before this
-        callback in the Trainer's list, which would save before this one knows that the epoch has
-        ended; if a scheduler has no optimizer beside it; if ``monitor`` and ``ReduceLROnPlateau``
-        are not there together; if the checkpoint is damaged, was saved without this callback,
-        within an epoch or with another ``interval``, or does not fit the model and optimizers; if
-        ``'auto'`` finds checkpoints of which none can be resumed. Within ``fit``: if the metric
-        ``monitor`` was not logged.
+        If ``interval`` is neither of the two. From ``fit``, before anything has changed: if a
+        ``ModelCheckpoint`` stands before this callback; if a scheduler has no optimizer beside it,
+        or a ``ReduceLROnPlateau`` no ``monitor``; if the checkpoint is damaged, was saved without
+        this callback, within an epoch or with another ``interval``, or does not fit; if ``'auto'``
+        finds only such files. Within ``fit``: if the metric ``monitor`` was not logged.
 
     Notes
     -----
-    Restored are what the Trainer saves, the model's parameters and the optimizers, the schedulers,
-    how long ``EarlyStopping`` has waited, and what ``ModelCheckpoint`` knows of its best. Other
-    States of the model and random keys are not in these checkpoints, and the order of the data must
-    depend on nothing but ``module.current_epoch``.
-
-    A ``ModelCheckpoint`` that has a metric to monitor removes the newest file where its metric is
-    among the worst. To lose no epoch, put another beside it that has none, as in the example.
+    Resuming restores the model's parameters, the optimizers, the schedulers, and the memory of
+    ``EarlyStopping`` and ``ModelCheckpoint``. It does not restore other States of the model or
+    random keys, and the order of the data must depend on ``module.current_epoch`` alone.
 
     Examples
     --------
@@ -114,28 +92,20 @@ class SchedulerCheckpoint(Callback):
         self._begin()
         before = trainer.callbacks[: trainer.callbacks.index(self)]
         if any(isinstance(callback, ModelCheckpoint) for callback in before):
-            raise ValueError(
-                "SchedulerCheckpoint must stand before ModelCheckpoint in the Trainer's "
-                "callbacks, so that it knows what is saved"
-            )
+            raise ValueError("SchedulerCheckpoint must stand before ModelCheckpoint in callbacks")
         self._steps = Steps(trainer, self.interval, self.monitor)
         steps.attach(trainer)
-        if self.resume_from == "auto":
-            newest = checkpoints.newest(checkpoints.folders(trainer))
-            if newest is not None:
-                self._resume(trainer, module, *newest)
-        elif self.resume_from is not None:
-            path = os.fspath(self.resume_from)
-            self._resume(trainer, module, path, checkpoints.read(path))
-
-    def _resume(
-        self, trainer: Any, module: Any, path: str | os.PathLike[str], checkpoint: dict[str, Any]
-    ) -> None:
-        checkpoints.restore(trainer, module, path, checkpoint, self._steps)
-        entry = checkpoint[checkpoints.ENTRY]
-        trainer.state.global_step = int(entry["global_step"])
-        self._epochs_done = int(entry["epochs_done"])
-        trainer_upstream.pass_over(self._loan, trainer, module, self._epochs_done)
+        path = self.resume_from
+        if path is None:
+            return
+        found = checkpoints.newest(trainer) if path == "auto" else (path, checkpoints.read(path))
+        if found is not None:
+            checkpoints.restore(trainer, module, *found, self._steps)
+            entry = found[1][checkpoints.ENTRY]
+            trainer.state.global_step = int(entry["global_step"])
+            module.global_step = int(found[1]["global_step"])  # braintools 0.3.0 leaves it at 0
+            self._epochs_done = int(entry["epochs_done"])
+            trainer_upstream.pass_over(self._loan, trainer, module, self._epochs_done)
 
     def on_train_epoch_start(self, trainer: Any, module: Any) -> None:
         """Give the Trainer back what it was lent at the end of the epoch before."""
@@ -175,7 +145,7 @@ class SchedulerCheckpoint(Callback):
         """Add the schedulers' states and the position to a checkpoint."""
         schedulers = steps.schedulers_of(trainer)
         waits = self._step_pending or (self._within_epoch and bool(self._steps.by_trainer))
-        # What fit(ckpt_path=...) of braintools 0.4.0 reads, for those that it does not step, too.
+        # What fit(ckpt_path=...) of braintools 0.4.0 reads: here, for those that we step, too.
         checkpoint["lr_schedulers_stepped"] = not waits
         checkpoint.setdefault("lr_schedulers", {}).update(
             (str(i), each.state_dict())
@@ -191,18 +161,18 @@ class SchedulerCheckpoint(Callback):
             "schedulers": {str(i): each.state_dict() for i, each in enumerate(schedulers)},
             "callbacks": {
                 name: checkpoints.memory_of(self._at_the_end(trainer, module, name, callback))
-                for name, _, callback in checkpoints.remembering(trainer)
+                for name, callback in checkpoints.remembering(trainer)
             },
         }
 
     def _note(self, trainer: Any, hook: str) -> None:
         """Keep the callbacks as they are before ``hook``, which is about to be called for them."""
-        position = trainer.callbacks.index(self)
+        seen = trainer.callbacks[: trainer.callbacks.index(self)]
         self._ending = hook
         self._before = {
             name: trainer_upstream.silent_copy(callback)
-            for name, i, callback in checkpoints.remembering(trainer)
-            if i > position
+            for name, callback in checkpoints.remembering(trainer)
+            if callback not in seen
         }
 
     def _at_the_end(self, trainer: Any, module: Any, name: str, callback: Any) -> Any:
@@ -211,7 +181,7 @@ class SchedulerCheckpoint(Callback):
         ``ModelCheckpoint`` saves a file before it counts it among its best, and before the
         callbacks behind it have seen the metric.
         """
-        if name in self._before and callback.monitor in trainer.callback_metrics:
-            callback = trainer_upstream.silent_copy(self._before[name])
-            getattr(callback, self._ending)(trainer, module)
-        return callback
+        before = self._before.get(name)
+        if before is None or callback.monitor not in trainer.callback_metrics:
+            return callback
+        return trainer_upstream.after(before, self._ending, trainer, module)

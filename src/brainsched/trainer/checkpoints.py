@@ -2,11 +2,10 @@
 
 import contextlib
 import copy
-import itertools
-import os
 import warnings
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -28,18 +27,24 @@ from brainsched.trainer.steps import Steps, schedulers_of
 ENTRY = "brainsched"
 _KEYS = {"epochs_done", "global_step", "within_epoch", "step_pending", "schedulers"}
 _LATER_KEYS = {"interval", "callbacks"}  # not in the checkpoints of brainsched 0.1.0
+# What callbacks remember: the counts (a patience may be infinite), and the types of the rest.
+_COUNTS = ("wait_count", "stopped_epoch", "patience")
+_TYPES: dict[str, Any] = dict(
+    watched=str, best_score=Real | None, best_model_path=str | None, best_k_models=dict
+)
+_TYPES |= dict.fromkeys(_COUNTS, Real) | {"should_stop": bool}
 
 # The memory of the callbacks
 
 
-def remembering(trainer: Any) -> Iterator[tuple[str, int, Any]]:
-    """Yield each callback with a memory that is saved: its name there, its position, and itself."""
-    count: Counter[str] = Counter()
-    for position, callback in enumerate(trainer.callbacks):
+def remembering(trainer: Any) -> Iterator[tuple[str, Any]]:
+    """Yield each callback whose memory is saved, and its name there."""
+    count: Counter[type] = Counter()
+    for callback in trainer.callbacks:
         for cls in (EarlyStopping, ModelCheckpoint):
             if isinstance(callback, cls):
-                yield f"{cls.__name__} {count[cls.__name__]}", position, callback
-                count[cls.__name__] += 1
+                yield f"{cls.__name__} {count[cls]}", callback
+                count[cls] += 1
 
 
 def memory_of(callback: Any) -> dict[str, Any]:
@@ -50,26 +55,15 @@ def memory_of(callback: Any) -> dict[str, Any]:
     return memory
 
 
-def _check_memory(name: str, memory: Any, callback: Any) -> None:
-    expected = memory_of(callback)
-    if not isinstance(memory, Mapping) or memory.keys() != expected.keys():
+def _check_memory(name: str, memory: Any, expected: Mapping[str, Any]) -> None:
+    if not isinstance(memory, dict) or memory.keys() != expected.keys():
         raise ValueError(f"{name} must be a dict of {sorted(expected)}, got {memory!r}")
-    best = memory.get("best_k_models", {})
-    if not isinstance(best, Mapping):
-        raise TypeError(f"{name}['best_k_models'] must be a dict, got {checks.shown(best)}")
-    numbers = {f"best_k_models[{path!r}]": score for path, score in best.items()}
-    if memory["best_score"] is not None:
-        numbers["best_score"] = memory["best_score"]
-    for key, value in numbers.items():
-        if np.ndim(value) or np.asarray(value).dtype.kind not in "iuf":
-            raise TypeError(f"{name}[{key!r}] must be a number, got {checks.shown(value)}")
-    path = memory.get("best_model_path")
-    if not isinstance(path, str | None):
-        raise TypeError(f"{name}['best_model_path'] must be text, got {checks.shown(path)}")
-    if isinstance(callback, EarlyStopping):
-        for key in ("wait_count", "stopped_epoch", "patience"):
-            checks.epoch_number(f"{name}[{key!r}]", memory[key])
-        schedule_checks.flag(f"{name}['should_stop']", memory["should_stop"])
+    for key, value in memory.items():
+        found = checks.unwrap(value)
+        right = isinstance(found, _TYPES.get(key, object)) and (key not in _COUNTS or found >= 0)
+        scores = found.values() if right and key == "best_k_models" else ()
+        if not right or not all(isinstance(checks.unwrap(score), Real) for score in scores):
+            raise ValueError(f"{name}: {key!r} cannot be {checks.shown(value)}")
 
 
 def _remember(callback: Any, memory: Mapping[str, Any]) -> None:
@@ -77,35 +71,21 @@ def _remember(callback: Any, memory: Mapping[str, Any]) -> None:
     if memory["watched"] == memory_of(callback)["watched"]:
         callback.load_state_dict({key: memory[key] for key in callback.state_dict()})
         if isinstance(callback, EarlyStopping):
-            may_wait_longer = callback.patience > memory["patience"]
-            trainer_upstream.stop(callback, memory["should_stop"] and not may_wait_longer)
+            patient = callback.patience > memory["patience"]  # so it may wait longer
+            trainer_upstream.stop(callback, memory["should_stop"] and not patient)
 
 
 # What comes back
 
 
-def restore(
-    trainer: Any, module: Any, path: str | os.PathLike[str], checkpoint: Any, steps: Steps
-) -> None:
-    """Restore all but the position from a checkpoint that :func:`read` returned.
-
-    Raises
-    ------
-    TypeError, ValueError
-        If it was saved within an epoch, with another interval, or does not fit. Nothing has
-        changed then.
-    """
+def restore(trainer: Any, module: Any, path: Any, checkpoint: Any, steps: Steps) -> None:
+    """Restore all but the position from what :func:`read` returned: check all, then write."""
     entry = checkpoint[ENTRY]
+    interval = entry.get("interval", "epoch")
     if entry["within_epoch"]:
-        raise ValueError(
-            f"{path} was saved within an epoch, where the Trainer cannot go on: resume from a "
-            f"checkpoint of an epoch's end"
-        )
-    if entry.get("interval", "epoch") != steps.interval:
-        raise ValueError(
-            f"{path} was saved with interval={entry.get('interval', 'epoch')!r}, but this run has "
-            f"interval={steps.interval!r}"
-        )
+        raise ValueError(f"{path} was saved within an epoch: resume from the end of one")
+    if interval != steps.interval:
+        raise ValueError(f"{path} was saved with {interval=}, but this run has {steps.interval!r}")
     schedulers, saved = schedulers_of(trainer), entry["schedulers"]
     if saved.keys() != set(map(str, range(len(schedulers)))):
         raise ValueError(f"{path} has {len(saved)} schedulers, but this run has {len(schedulers)}")
@@ -120,15 +100,12 @@ def restore(
     optimizers = _fitting(
         "optimizer_state_dict", [each.state_dict() for each in trainer.optimizers], checkpoint
     )
-    memories = [
-        (callback, entry["callbacks"][name])
-        for name, _, callback in remembering(trainer)
-        if name in entry.get("callbacks", {})
-    ]
+    saved = entry.get("callbacks", {})
+    memories = [(each, saved[name]) for name, each in remembering(trainer) if name in saved]
     for callback, memory in memories:
-        _check_memory(f"{path}: {type(callback).__name__}", memory, callback)
+        _check_memory(f"{path}: {type(callback).__name__}", memory, memory_of(callback))
 
-    with contextlib.ExitStack() as undo:  # each checks itself as a whole, but not the next one
+    with contextlib.ExitStack() as undo:  # an optimizer checks its own state, but not the others'
         for optimizer, state in zip(trainer.optimizers, optimizers, strict=True):
             undo.callback(optimizer.load_state_dict, optimizer.state_dict())
             optimizer.load_state_dict(state)
@@ -150,23 +127,19 @@ def _fitting(name: str, target: Any, checkpoint: Mapping[str, Any]) -> Any:
 def _require_like(name: str, expected: Any, found: Any) -> None:
     if isinstance(expected, Mapping):
         if not isinstance(found, Mapping) or not expected.keys() <= found.keys():
-            shown = sorted(found) if isinstance(found, Mapping) else type(found).__name__
-            raise ValueError(f"{name} must be a dict of {sorted(expected)}, got {shown}")
+            raise ValueError(f"{name} must be a dict of {sorted(expected)}, got {found!r}")
         for key, value in expected.items():
             _require_like(f"{name}[{key!r}]", value, found[key])
-    elif expected is not None:
-        wanted, got = np.asarray(expected), np.asarray(found)
-        if wanted.shape != got.shape or (wanted.dtype.kind in "OSU") != (got.dtype.kind in "OSU"):
-            raise ValueError(
-                f"{name} must be like {wanted.dtype} of shape {wanted.shape}, got {got.dtype} of "
-                f"shape {got.shape}"
-            )
+    elif expected is not None and not isinstance(expected, str):
+        shape, array = np.shape(expected), np.asarray(found)
+        if array.shape != shape or array.dtype.kind in "OSU":
+            raise ValueError(f"{name} must hold numbers of shape {shape}, got {found!r}")
 
 
 # Which one
 
 
-def read(path: str | os.PathLike[str]) -> dict[str, Any]:
+def read(path: Any) -> dict[str, Any]:
     """Read a checkpoint, and check that it has an entry of ours and that the entry is whole."""
     checkpoint = msgpack_load(path)
     if not isinstance(checkpoint, dict) or ENTRY not in checkpoint:
@@ -174,66 +147,50 @@ def read(path: str | os.PathLike[str]) -> dict[str, Any]:
     entry = checkpoint[ENTRY]
     if not isinstance(entry, dict) or set(entry) not in (_KEYS, _KEYS | _LATER_KEYS):
         raise ValueError(f"{path}: {ENTRY!r} must be a dict of {sorted(_KEYS | _LATER_KEYS)}")
+    checks.epoch_number(f"{path}: the Trainer's global_step", checkpoint.get("global_step"))
     for key in ("epochs_done", "global_step"):
         checks.epoch_number(f"{path}: {key}", entry[key])
     for key in ("within_epoch", "step_pending"):
         schedule_checks.flag(f"{path}: {key}", entry[key])
     for key in ("schedulers", "callbacks"):
         if not isinstance(entry.get(key, {}), dict):
-            raise TypeError(f"{path}: {key} must be a dict, got {checks.shown(entry[key])}")
+            raise TypeError(f"{path}: {key} must be a dict, got {entry[key]!r}")
     return checkpoint
 
 
-def folders(trainer: Any) -> list[Path]:
-    """Return where the Trainer's checkpoints are."""
-    saving = [each for each in trainer.callbacks if isinstance(each, ModelCheckpoint)]
-    if not saving:
-        raise ValueError(
-            "resume_from='auto' looks into the folder of a ModelCheckpoint, and there is none "
-            "among the Trainer's callbacks: add ModelCheckpoint(dirpath=...)"
-        )
-    return list(dict.fromkeys(Path(callback.dirpath) for callback in saving))
-
-
-def newest(folders: Sequence[Path]) -> tuple[Path, dict[str, Any]] | None:
+def newest(trainer: Any) -> tuple[Any, dict[str, Any]] | None:
     """Return the newest checkpoint that can be resumed, or None where there is none at all.
 
     Another process may delete files meanwhile: what has vanished is passed over.
     """
+    saving = [each for each in trainer.callbacks if isinstance(each, ModelCheckpoint)]
+    if not saving:
+        raise ValueError("resume_from='auto' needs ModelCheckpoint(dirpath=...) beside it")
     written: dict[Path, int] = {}
-    for path in (path for folder in folders for path in folder.glob("*.ckpt")):
-        with contextlib.suppress(FileNotFoundError):
-            if path.is_file():  # a FIFO would be waited for
-                written[path] = path.stat().st_mtime_ns
+    for folder in {Path(callback.dirpath) for callback in saving}:
+        for path in folder.glob("*.ckpt"):
+            with contextlib.suppress(FileNotFoundError):
+                if path.is_file():  # to open a FIFO would wait for ever
+                    written[path] = path.stat().st_mtime_ns
+    best: tuple[Path, dict[str, Any]] | None = None
     refused, within_an_epoch = [], []
-    # A file system may count time in whole seconds: of files of one time, the epoch decides.
-    order = sorted(written, key=written.__getitem__, reverse=True)
-    for _, together in itertools.groupby(order, key=written.__getitem__):
-        found = []
-        for path in together:
-            try:
-                checkpoint = read(path)
-            except (ValueError, TypeError, FileNotFoundError, InvalidCheckpointPath) as error:
-                if path.exists():
-                    refused.append(f"{path.name} ({error})")
-                continue
-            if checkpoint[ENTRY]["within_epoch"]:
-                within_an_epoch.append(f"{path.name} (saved within an epoch)")
-            else:
-                found.append((checkpoint[ENTRY]["epochs_done"], path, checkpoint))
-        if found:
-            _, path, checkpoint = max(found, key=lambda entry: entry[0])
-            if refused:
-                warnings.warn(
-                    f"{', '.join(refused)} cannot be read. The run resumes from {path.name}, the "
-                    f"newest whole checkpoint",
-                    UserWarning,
-                    stacklevel=2,
-                )
-            return path, checkpoint
-    if refused or within_an_epoch:
-        raise ValueError(
-            f"no checkpoint in {', '.join(map(str, folders))} can be resumed: "
-            f"{', '.join(refused + within_an_epoch)}. To begin anew, move them away"
-        )
-    return None
+    for path in sorted(written, key=written.__getitem__, reverse=True):
+        # A file system may count time in whole seconds: of files of one time, the epoch decides.
+        if best is not None and written[path] < written[best[0]]:
+            break
+        try:
+            checkpoint = read(path)
+        except (ValueError, TypeError, FileNotFoundError, InvalidCheckpointPath) as error:
+            if path.exists():
+                refused.append(f"{path} ({error})")
+            continue
+        if checkpoint[ENTRY]["within_epoch"]:
+            within_an_epoch.append(f"{path} (saved within an epoch)")
+        elif best is None or checkpoint[ENTRY]["epochs_done"] > best[1][ENTRY]["epochs_done"]:
+            best = path, checkpoint
+    if best is None and (unusable := refused + within_an_epoch):
+        raise ValueError(f"no checkpoint can be resumed: {', '.join(unusable)}")
+    if best is not None and refused:
+        message = f"passed over {', '.join(refused)}, to resume from {best[0]}"
+        warnings.warn(message, UserWarning, stacklevel=2)
+    return best

@@ -8,55 +8,30 @@ from brainsched.schedules import ReduceLROnPlateau
 
 
 class Steps:
-    """The schedulers that ``configure_optimizers`` returned, by who steps them.
-
-    Parameters
-    ----------
-    trainer : braintools.trainer.Trainer
-        Its schedulers are looked at now.
-    interval : {'epoch', 'step'}
-        Whether those that need no metric are stepped by the Trainer, or here, once an update.
-    monitor : str or None
-        The metric of those that need one.
-
-    Raises
-    ------
-    ValueError
-        If ``interval`` or ``monitor`` applies to no scheduler, or one has no metric.
-    """
+    """The schedulers that ``configure_optimizers`` returned: some are stepped by the Trainer."""
 
     def __init__(self, trainer: Any, interval: str, monitor: str | None) -> None:
         self.interval = interval
         self._monitor = monitor
         self.returned = list(trainer.schedulers)
         self._by_metric = [each for each in self.returned if isinstance(each, ReduceLROnPlateau)]
-        others = [
-            each
-            for each in self.returned
-            if hasattr(each, "step") and not isinstance(each, ReduceLROnPlateau)
-        ]
+        steppable = [each for each in self.returned if hasattr(each, "step")]
+        others = [each for each in steppable if not isinstance(each, ReduceLROnPlateau)]
         if self._by_metric and monitor is None:
             raise ValueError(
-                "configure_optimizers returned a ReduceLROnPlateau, which is stepped with a "
-                "metric: name it, as in SchedulerCheckpoint(monitor='val_loss')"
-            )
-        if monitor is not None and not self._by_metric:
-            raise ValueError(
-                f"monitor={monitor!r} is the metric of a ReduceLROnPlateau, but "
-                f"configure_optimizers returned none"
+                "ReduceLROnPlateau needs a metric, as in SchedulerCheckpoint(monitor='val_loss')"
             )
         if interval == "step" and not others:
             raise ValueError(
-                "interval='step' steps the schedulers that configure_optimizers returned, but it "
-                "returned none that is stepped without a metric: return (optimizer, scheduler)"
+                "interval='step' steps what configure_optimizers returned: return (optimizer, "
+                "scheduler)"
             )
         self._by_update = others if interval == "step" else []
         self.by_trainer = others if interval == "epoch" else []
 
     def for_trainer(self) -> list[Any]:
         """Return the schedulers, with None for each that the Trainer is not to step."""
-        kept = set(map(id, self.by_trainer))
-        return [each if id(each) in kept else None for each in self.returned]
+        return [each if each in self.by_trainer else None for each in self.returned]
 
     def after_update(self) -> None:
         """Step those that count updates."""
@@ -70,10 +45,8 @@ class Steps:
             return
         metrics = trainer.callback_metrics
         if self._monitor not in metrics:
-            raise ValueError(
-                f"ReduceLROnPlateau has no metric: monitor={self._monitor!r} was not logged. "
-                f"Logged were {', '.join(map(repr, sorted(metrics)))}"
-            )
+            logged = ", ".join(map(repr, sorted(metrics)))
+            raise ValueError(f"monitor={self._monitor!r} was not logged, only {logged}")
         for scheduler in self._by_metric:
             scheduler.step(metrics[self._monitor])
 
@@ -83,10 +56,7 @@ def attach(trainer: Any) -> None:
     for i, scheduler in enumerate(trainer.schedulers):
         if isinstance(scheduler, LRScheduler) and scheduler.optimizer is None:
             if i >= len(trainer.optimizers):
-                raise ValueError(
-                    f"configure_optimizers returned a scheduler {i} that has no optimizer "
-                    f"beside it: it returned {len(trainer.optimizers)} optimizers"
-                )
+                raise ValueError(f"configure_optimizers returned no optimizer for scheduler {i}")
             scheduler.attach_optimizer(trainer.optimizers[i])
 
 
