@@ -54,15 +54,12 @@ class SchedulerCheckpoint(Callback):
     --------
     Started again after an interruption, at whatever moment, the same program goes on::
 
-        trainer = Trainer(
-            max_epochs=90,
-            callbacks=[
-                SchedulerCheckpoint(resume_from="auto"),
-                ModelCheckpoint(dirpath="runs", monitor="val_loss"),  # the best three
-                ModelCheckpoint(dirpath="runs", monitor="", filename="newest"),
-            ],
-        )
-        trainer.fit(model, train_loader, val_loader)
+        callbacks = [
+            SchedulerCheckpoint(resume_from="auto"),
+            ModelCheckpoint(dirpath="runs", monitor="val_loss"),  # the best three
+            ModelCheckpoint(dirpath="runs", monitor="", filename="newest"),
+        ]
+        Trainer(max_epochs=90, callbacks=callbacks).fit(model, train_loader, val_loader)
     """
 
     def __init__(
@@ -80,9 +77,7 @@ class SchedulerCheckpoint(Callback):
 
     def _begin(self) -> None:
         self._loan.close()  # what a fit that failed still has
-        self._epochs_done = 0
-        self._within_epoch = False
-        self._step_pending = False
+        self._epochs_done, self._within_epoch, self._step_pending = 0, False, False
         # The hook at an epoch's end that is running, and the callbacks as they were before it.
         self._ending = ""
         self._before: dict[str, Any] = {}
@@ -100,10 +95,11 @@ class SchedulerCheckpoint(Callback):
             return
         found = checkpoints.newest(trainer) if path == "auto" else (path, checkpoints.read(path))
         if found is not None:
-            checkpoints.restore(trainer, module, *found, self._steps)
-            entry = found[1][checkpoints.ENTRY]
+            path, checkpoint = found
+            checkpoints.restore(trainer, module, path, checkpoint, self._steps)
+            entry = checkpoint[checkpoints.ENTRY]
             trainer.state.global_step = int(entry["global_step"])
-            module.global_step = int(found[1]["global_step"])  # braintools 0.3.0 leaves it at 0
+            module.global_step = int(checkpoint["global_step"])  # braintools 0.3.0 leaves it at 0
             self._epochs_done = int(entry["epochs_done"])
             trainer_upstream.pass_over(self._loan, trainer, module, self._epochs_done)
 

@@ -118,7 +118,6 @@ def restore(trainer: Any, module: Any, path: Any, checkpoint: Any, steps: Steps)
 
 
 def _fitting(name: str, target: Any, checkpoint: Mapping[str, Any]) -> Any:
-    """Return an entry of a checkpoint with the structure of ``target``."""
     found = checkpoint.get(name)
     _require_like(name, msgpack_to_state_dict(target), found)
     return msgpack_from_state_dict(target, found, name)
@@ -127,7 +126,9 @@ def _fitting(name: str, target: Any, checkpoint: Mapping[str, Any]) -> Any:
 def _require_like(name: str, expected: Any, found: Any) -> None:
     if isinstance(expected, Mapping):
         if not isinstance(found, Mapping) or not expected.keys() <= found.keys():
-            raise ValueError(f"{name} must be a dict of {sorted(expected)}, got {found!r}")
+            raise ValueError(
+                f"{name} must be a dict of {sorted(expected)}, got {type(found).__name__}"
+            )
         for key, value in expected.items():
             _require_like(f"{name}[{key!r}]", value, found[key])
     elif expected is not None and not isinstance(expected, str):
@@ -159,17 +160,14 @@ def read(path: Any) -> dict[str, Any]:
 
 
 def newest(trainer: Any) -> tuple[Any, dict[str, Any]] | None:
-    """Return the newest checkpoint that can be resumed, or None where there is none at all.
-
-    Another process may delete files meanwhile: what has vanished is passed over.
-    """
+    """Return the newest checkpoint that can be resumed, or None where there is none at all."""
     saving = [each for each in trainer.callbacks if isinstance(each, ModelCheckpoint)]
     if not saving:
         raise ValueError("resume_from='auto' needs ModelCheckpoint(dirpath=...) beside it")
     written: dict[Path, int] = {}
     for folder in {Path(callback.dirpath) for callback in saving}:
         for path in folder.glob("*.ckpt"):
-            with contextlib.suppress(FileNotFoundError):
+            with contextlib.suppress(FileNotFoundError):  # another process may delete files
                 if path.is_file():  # to open a FIFO would wait for ever
                     written[path] = path.stat().st_mtime_ns
     best: tuple[Path, dict[str, Any]] | None = None
