@@ -11,13 +11,14 @@ import warnings
 from functools import cache
 from pathlib import Path
 from tempfile import mkdtemp
+from typing import Any
 
 import jax
 import numpy as np
 import pytest
 import trainer_runs
 from braintools.file import InvalidCheckpointPath, msgpack_load, msgpack_save
-from braintools.trainer import Callback, EarlyStopping, ModelCheckpoint, Trainer
+from braintools.trainer import Callback, EarlyStopping, Trainer
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from trainer_runs import (
@@ -236,32 +237,21 @@ def test_the_time_of_writing_decides_and_among_files_of_one_second_the_epoch(tmp
 
 
 def test_only_regular_files_are_looked_at_and_what_vanishes_is_passed_over(tmp_path):
-    class Vanishes(ModelCheckpoint):
-        """Of whose folder all files that are listed first are deleted by another process."""
-
-        @property
-        def dirpath(self):
-            return Vanishing(tmp_path)
-
-        @dirpath.setter
-        def dirpath(self, path):
-            pass
-
-    class Vanishing(type(tmp_path)):
-        def glob(self, pattern):
-            for path in sorted(super().glob(pattern)):
-                if path.name.startswith("vanishes"):
-                    path.unlink()
-                yield path
-
     interrupt(tmp_path, 2)
-    shutil.copy(tmp_path / "checkpoint-01.ckpt", tmp_path / "vanishes.ckpt")
+    vanishing = tmp_path / "vanishing.ckpt"
+    shutil.copy(tmp_path / "checkpoint-01.ckpt", vanishing)
     (tmp_path / "dangling.ckpt").symlink_to(tmp_path / "nowhere")
     (tmp_path / "folder.ckpt").mkdir()
     (tmp_path / "checkpoint-02.ckpt.tmp-0123").write_bytes(b"half")
     os.mkfifo(tmp_path / "fifo.ckpt")
-    given = [SchedulerCheckpoint("auto"), Vanishes(save_top_k=-1)]
-    assert fit(tmp_path, 7, callbacks=given)[2] == RATES[2:]
+
+    def delete_it_when_it_is_opened(event, args):
+        if event == "open" and args[0] == str(vanishing):
+            vanishing.unlink(missing_ok=True)
+
+    sys.addaudithook(delete_it_when_it_is_opened)
+    assert fit(tmp_path, 7)[2] == RATES[2:]
+    assert not vanishing.exists()
 
 
 def test_a_checkpoint_within_an_epoch_is_not_taken_and_refused_where_it_is_named(tmp_path):
@@ -326,7 +316,7 @@ def test_a_fit_that_fails_leaves_the_trainer_as_it_was_and_can_be_tried_again(tm
     )
 
 
-WRONG = [
+WRONG: list[Any] = [
     *(None, True, -1, -5, 2.5, float("nan"), float("inf"), 1e300, 2**62, "abc", "", b"x"),
     *([], {}, [1, 2], {"0": {}}, {"0": {"last_epoch": 3}}, np.zeros(3), np.float32(0.1)),
 ]

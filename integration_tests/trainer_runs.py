@@ -12,6 +12,7 @@ import pickle
 import signal
 import sys
 from pathlib import Path
+from typing import Any
 
 import brainstate
 import braintools
@@ -186,7 +187,6 @@ def end_of(trainer):
 
 
 def assert_same_bits(one, other):
-    assert jax.tree.structure(one) == jax.tree.structure(other)
     jax.tree.map(np.testing.assert_array_equal, one, other)
     assert jax.tree.map(lambda leaf: leaf.dtype, one) == jax.tree.map(
         lambda leaf: leaf.dtype, other
@@ -198,7 +198,7 @@ def cosine(T_max):
 
 
 # What may be resumed: the schedulers, how the model has them, and what else the run has.
-CASES = {
+CASES: dict[str, dict[str, Any]] = {
     "returned": {"has": {"given": False}},
     "given_and_returned": {},
     "given_and_stepped_once_an_epoch": {"has": {"returned": False, "steps": "epoch"}},
