@@ -1,189 +1,285 @@
-"""SchedulerCheckpoint(resume_from="auto"): runs of braintools' Trainer that were interrupted."""
+"""Runs of braintools' Trainer that were interrupted and resumed with SchedulerCheckpoint."""
 
+import copy
 import os
+import pickle
 import shutil
+import signal
+import subprocess
+import sys
+import warnings
+from functools import cache
 from pathlib import Path
+from tempfile import mkdtemp
+from typing import Any
 
 import jax
 import numpy as np
 import pytest
-from braintools.file import msgpack_load
-from braintools.trainer import Callback, EarlyStopping, ModelCheckpoint, Trainer
+import trainer_runs
+from braintools.file import InvalidCheckpointPath, msgpack_load, msgpack_save
+from braintools.trainer import Callback, EarlyStopping, Trainer
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from trainer_runs import (
+    BATCHES,
+    CASES,
     RATES,
+    RESUMES_BY_ITSELF,
     Data,
     Interrupt,
     Interrupted,
     Regression,
     assert_same_bits,
+    cosine,
     end_of,
     fit,
+    run,
+    saving,
+    stages,
 )
 
+from brainsched import ReduceLROnPlateau, StepLR
 from brainsched.trainer import SchedulerCheckpoint
 
-OF_0_1_0 = Path(__file__).parent / "data" / "trainer_checkpoint_0.1.0.ckpt"
+DATA = Path(__file__).parent / "data"
+pytestmark = pytest.mark.filterwarnings("ignore:2 optimizers were configured:UserWarning")
 
 
-def callbacks(folder, *others, **checkpoint):
-    checkpoint = {"dirpath": str(folder), "save_top_k": -1} | checkpoint
-    return [SchedulerCheckpoint("auto"), ModelCheckpoint(**checkpoint), *others]
+@cache
+def never_stopped(case):
+    return end_of(run(Path(mkdtemp()), case))
 
 
-def interrupted_at(folder, epoch, epochs=7, others=(), **kwargs):
-    given = callbacks(folder, *others, Interrupt(epoch))
+def interrupt(folder, epoch, case="given_and_returned"):
     with pytest.raises(Interrupted):
-        fit(folder, epochs, callbacks=given, **kwargs)
+        run(folder, case, Interrupt(epoch))
 
 
-@pytest.fixture(scope="module")
-def never_stopped(tmp_path_factory):
-    trainer, model, _ = fit(tmp_path_factory.mktemp("never_stopped"), 7)
-    return end_of(trainer, model)
+# The bits of a run that was never stopped
 
 
-def test_the_documented_program_started_again_after_an_interruption_goes_on(
-    never_stopped, tmp_path
-):
-    interrupted_at(tmp_path, 4)
-    assert not (tmp_path / "last.ckpt").exists()
-    trainer, model, rates = fit(tmp_path, 7, callbacks=callbacks(tmp_path))
-    assert rates == RATES[4:]
-    assert_same_bits(end_of(trainer, model), never_stopped)
-    assert len(list(tmp_path.glob("checkpoint-*.ckpt"))) == 7
+@pytest.mark.parametrize("case", CASES)
+def test_interrupted_twice_it_ends_with_the_same_bits_and_then_trains_no_more(tmp_path, case):
+    for epoch in (1, 4):
+        interrupt(tmp_path, epoch, case)
+        assert not (tmp_path / "last.ckpt").exists()
+    for _ in range(2):
+        assert_same_bits(end_of(run(tmp_path, case)), never_stopped(case))
 
 
-def test_interrupted_again_and_again_and_in_its_first_epoch_it_ends_the_same(
-    never_stopped, tmp_path
-):
-    for epoch in (0, 2, 3, 6):
-        interrupted_at(tmp_path, epoch)
-    trainer, model, rates = fit(tmp_path, 7, callbacks=callbacks(tmp_path))
-    assert rates == RATES[6:]
-    assert_same_bits(end_of(trainer, model), never_stopped)
+@pytest.mark.parametrize("case", ["returned", "two_optimizers", "once_an_update"])
+def test_resumed_from_its_last_checkpoint_it_ends_with_the_same_bits(tmp_path, case):
+    run(tmp_path, case, epochs=3)
+    end = end_of(run(tmp_path, case, resume_from=tmp_path / "last.ckpt"))
+    assert_same_bits(end, never_stopped(case))
 
 
-def test_a_finished_run_started_again_trains_no_more(never_stopped, tmp_path):
-    fit(tmp_path, 7, callbacks=callbacks(tmp_path))
-    trainer, model, rates = fit(tmp_path, 7, callbacks=callbacks(tmp_path))
-    assert rates == []
-    assert_same_bits(end_of(trainer, model), never_stopped)
+@pytest.mark.slow
+@pytest.mark.parametrize("case", ["returned", "two_optimizers", "stopped_early"])
+def test_killed_in_mid_epoch_it_ends_with_the_same_bits(tmp_path, case):
+    command = [sys.executable, trainer_runs.__file__, str(tmp_path), case]
+    for epoch in ("0", "3", "5"):
+        assert subprocess.run([*command, epoch], check=False).returncode == -signal.SIGKILL
+    subprocess.run(command, check=True)
+    assert_same_bits(pickle.loads((tmp_path / "end").read_bytes()), never_stopped(case))
 
 
-def test_two_checkpoints_in_one_folder_as_documented_lose_no_epoch(tmp_path):
-    """The metric is negative, so that the newest is the worst and the first one removes it."""
+def test_it_trains_the_epochs_that_are_left_and_validates_in_those_of_the_whole_run(tmp_path):
+    class Recorded(Callback):
+        def __init__(self):
+            super().__init__()
+            self.epochs = []
 
-    class Worse(Regression):
-        def validation_step(self, batch, batch_idx):
-            return {"loss": float(self.current_epoch)}
+        def on_validation_epoch_end(self, trainer, module):
+            self.epochs.append(trainer.current_epoch)
 
-    def given(*others):
-        return [
-            SchedulerCheckpoint("auto"),
-            ModelCheckpoint(dirpath=str(tmp_path), monitor="val_loss"),
-            ModelCheckpoint(dirpath=str(tmp_path), monitor="", filename="newest"),
-            *others,
-        ]
-
+    given = {"validate": True, "check_val_every_n_epoch": 3}
     with pytest.raises(Interrupted):
-        fit(tmp_path, 7, callbacks=given(Interrupt(5)), model=Worse(True), validate=True)
-    best = {"checkpoint-00.ckpt", "checkpoint-01.ckpt", "checkpoint-02.ckpt"}
-    assert {path.name for path in tmp_path.glob("*.ckpt")} == best | {"newest.ckpt"}
-    _, _, rates = fit(tmp_path, 7, callbacks=given(), model=Worse(True), validate=True)
-    assert rates == RATES[5:]
+        fit(tmp_path, 7, callbacks=[SchedulerCheckpoint(), saving(tmp_path), Interrupt(4)])
+    recorded = Recorded()
+    callbacks = [SchedulerCheckpoint("auto"), saving(tmp_path), recorded]
+    assert fit(tmp_path, 7, callbacks=callbacks, **given)[2] == RATES[4:]
+    assert recorded.epochs == [5]
+    # Epochs count on, so that later checkpoints do not overwrite earlier ones.
+    assert len(list(tmp_path.glob("checkpoint-*.ckpt"))) == 4 + 1
+
+
+def test_a_checkpoint_of_version_0_1_0_in_braintools_0_3_0_resumes(tmp_path):
+    shutil.copy(DATA / "trainer_checkpoint_0.1.0.ckpt", tmp_path)
+    assert "interval" not in msgpack_load(str(DATA / "trainer_checkpoint_0.1.0.ckpt"))["brainsched"]
+    trainer, _, rates = fit(tmp_path, 7)
+    assert rates == RATES[3:]
+    # Not bit for bit: it was saved on another machine.
+    jax.tree.map(
+        lambda one, other: np.testing.assert_allclose(one, other, rtol=1e-5),
+        end_of(trainer)["states"][0],
+        never_stopped("given_and_returned")["states"][0],
+    )
+
+
+def test_a_changed_schedule_warns_and_holds_from_the_restored_epoch_on(tmp_path):
+    fit(tmp_path, 3)
+    with pytest.warns(UserWarning, match="values changed. .* holds from epoch 3 on") as warned:
+        _, _, rates = fit(tmp_path, 6, model=Regression(stages((1.0, 0.5, 0.25))))
+    assert rates == np.array([0.05, 0.025, 0.025], np.float32).tolist()
+    assert len(warned) == 1
+
+
+@pytest.mark.parametrize(
+    ("scheduler", "has", "callback"),
+    [
+        (stages, {"given": False}, {}),
+        (lambda: cosine(7 * BATCHES), {"given": False}, {"interval": "step"}),
+        (lambda: ReduceLROnPlateau(0.8, patience=0), {"given": False}, {"monitor": "train_loss"}),
+    ],
+    ids=["by_the_trainer", "by_update", "by_metric"],
+)
+def test_the_trainer_of_braintools_0_4_0_resumes_a_run_by_itself(
+    tmp_path, scheduler, has, callback
+):
+    """With ``fit(ckpt_path=...)``, from what this callback put into the checkpoint."""
+
+    def train(folder, epochs, **kwargs):
+        given = [SchedulerCheckpoint(**callback), saving(folder)]
+        return fit(folder, epochs, callbacks=given, model=Regression(scheduler(), **has), **kwargs)
+
+    whole, _, rates = train(tmp_path / "whole", 5)
+    train(tmp_path, 3)
+    for name in ("checkpoint-02.ckpt", "last.ckpt"):
+        saved = msgpack_load(str(tmp_path / name))
+        assert saved["lr_schedulers"]["0"].keys() == saved["brainsched"]["schedulers"]["0"].keys()
+        waits = not callback and name == "checkpoint-02.ckpt"
+        assert saved["lr_schedulers_stepped"] is not waits
+        if RESUMES_BY_ITSELF:
+            trainer, _, rest = train(tmp_path / "o", 5, ckpt_path=str(tmp_path / name))
+            assert rest == rates[3:]
+            end, expected = end_of(trainer), end_of(whole)
+            del end["memories"], expected["memories"]  # which the Trainer leaves alone
+            assert_same_bits(end, expected)
+
+
+# Early stopping, and the best of ModelCheckpoint
+
+
+def savers(folder):
+    """One whose best fall and rise, one of the other direction, and one without a metric."""
+    return [
+        saving(folder, monitor="val_loss", save_top_k=2, save_last=False),
+        saving(folder, monitor="val_loss", mode="max", filename="worst-{epoch}", save_top_k=3),
+        saving(folder, monitor="", filename="newest", save_top_k=3),
+    ]
+
+
+@pytest.mark.parametrize("order", [1, -1], ids=["newest_last", "newest_first"])
+@pytest.mark.parametrize("epoch", [1, 3, 6])
+def test_the_best_and_the_patience_are_those_of_a_run_never_stopped(tmp_path, epoch, order):
+    def train(folder, *more):
+        given = [*savers(folder), EarlyStopping(patience=3)][::order]
+        given = [SchedulerCheckpoint("auto"), *given, *more]
+        return end_of(fit(folder, 8, callbacks=given, validate=True, min_epochs=8)[0])
+
+    whole = train(tmp_path / "whole")
+    with pytest.raises(Interrupted):
+        train(tmp_path, Interrupt(epoch))
+    (tmp_path / "newest.ckpt").unlink()  # so that one of the others is resumed from
+    end = train(tmp_path)
+    assert_same_bits(end, whole)
+    best, stopping = end["memories"][1:5][::order][0], end["memories"][1:5][::order][3]
+    assert best["best_model_path"] == "checkpoint-07.ckpt"
+    assert best["best_k_models"] == {"checkpoint-03.ckpt": 3.0, "checkpoint-07.ckpt": 2.0}
+    # It had seen enough after epoch 6, although epoch 7 was better again.
+    assert (stopping["should_stop"], stopping["wait_count"], stopping["best_score"]) == (True, 0, 2)
+    names = [{path.name for path in part.glob("*.ckpt")} for part in (tmp_path, tmp_path / "whole")]
+    assert names[0] == names[1]
+
+
+def test_a_run_that_stopped_early_goes_on_once_it_may_wait_longer(tmp_path):
+    def train(patience):
+        given = [SchedulerCheckpoint("auto"), saving(tmp_path), EarlyStopping(patience=patience)]
+        return len(fit(tmp_path, 9, callbacks=given, validate=True)[2])
+
+    assert [train(3), train(3), train(4)] == [7, 0, 2]
+
+
+def test_the_best_of_another_metric_are_not_restored(tmp_path):
+    def train(epochs, **given):
+        checkpoint = saving(tmp_path, filename="{epoch}", **given)
+        fit(tmp_path, epochs, callbacks=[SchedulerCheckpoint("auto"), checkpoint], validate=True)
+        return checkpoint.best_score
+
+    assert train(1, monitor="val_loss") == 5.0
+    assert train(2, monitor="val_loss", mode="max") == 4.0  # of its own epoch, below that before
 
 
 # Which one is the newest
 
 
-def test_a_damaged_newest_file_is_passed_over_with_a_warning(never_stopped, tmp_path):
-    interrupted_at(tmp_path, 4)
+def test_a_damaged_newest_file_is_passed_over_with_a_warning(tmp_path):
+    interrupt(tmp_path, 4)
     newest = tmp_path / "checkpoint-03.ckpt"
     newest.write_bytes(newest.read_bytes()[:-40])
-    with pytest.warns(UserWarning, match=r"passed over checkpoint-03\.ckpt .*checkpoint-02\.ckpt"):
-        trainer, model, rates = fit(tmp_path, 7, callbacks=callbacks(tmp_path))
-    assert rates == RATES[3:]
-    assert_same_bits(end_of(trainer, model), never_stopped)
+    with pytest.warns(UserWarning, match=r"passed over .*-03\.ckpt .*, to resume from .*-02\.ckpt"):
+        assert fit(tmp_path, 7)[2] == RATES[3:]
 
 
-def test_a_damaged_file_does_not_hide_a_whole_one_of_the_same_second(never_stopped, tmp_path):
-    interrupted_at(tmp_path, 4)
-    whole = tmp_path / "checkpoint-03.ckpt"
-    for i in range(8):
-        (tmp_path / f"damaged-{i}.ckpt").write_bytes(whole.read_bytes()[:-40])
+def test_the_time_of_writing_decides_and_among_files_of_one_second_the_epoch(tmp_path):
+    fit(tmp_path, 7)
     for path in tmp_path.glob("*.ckpt"):
         os.utime(path, (1000, 1000))
-    with pytest.warns(UserWarning, match=r"passed over .*, to resume from"):
-        assert fit(tmp_path, 7, callbacks=callbacks(tmp_path))[2] == RATES[4:]
-
-
-def test_the_time_of_writing_decides_and_not_the_name(tmp_path):
-    fit(tmp_path, 7, callbacks=callbacks(tmp_path))
-    for age, path in enumerate(sorted(tmp_path.glob("*.ckpt"))):
-        os.utime(path, (1000 - age, 1000 - age))
-    os.utime(tmp_path / "checkpoint-02.ckpt", (2000, 2000))
-    _, _, rates = fit(tmp_path, 7, callbacks=callbacks(tmp_path))
-    assert rates == RATES[3:]
-
-
-def test_of_files_of_the_same_second_the_furthest_epoch_is_the_newest(tmp_path):
-    fit(tmp_path, 5, callbacks=callbacks(tmp_path))
-    (tmp_path / "checkpoint-04.ckpt").rename(tmp_path / "a.ckpt")
+    assert fit(tmp_path, 7)[2] == []
     (tmp_path / "last.ckpt").unlink()
-    for path in tmp_path.glob("*.ckpt"):
-        os.utime(path, (1000, 1000))
-    _, _, rates = fit(tmp_path, 7, callbacks=callbacks(tmp_path))
-    assert rates == RATES[5:]
+    (tmp_path / "damaged.ckpt").write_bytes(b"half")
+    for name in ("checkpoint-02", "checkpoint-01", "damaged"):
+        os.utime(tmp_path / f"{name}.ckpt", (2000, 2000))
+    with pytest.warns(UserWarning, match=r"passed over .*damaged"):
+        assert fit(tmp_path, 7)[2] == RATES[3:]
 
 
-def test_a_file_that_is_being_written_is_no_checkpoint(tmp_path):
-    interrupted_at(tmp_path, 2)
+def test_only_regular_files_are_looked_at_and_what_vanishes_is_passed_over(tmp_path):
+    interrupt(tmp_path, 2)
+    vanishing = tmp_path / "vanishing.ckpt"
+    shutil.copy(tmp_path / "checkpoint-01.ckpt", vanishing)
+    (tmp_path / "dangling.ckpt").symlink_to(tmp_path / "nowhere")
+    (tmp_path / "folder.ckpt").mkdir()
     (tmp_path / "checkpoint-02.ckpt.tmp-0123").write_bytes(b"half")
-    assert fit(tmp_path, 7, callbacks=callbacks(tmp_path))[2] == RATES[2:]
+    os.mkfifo(tmp_path / "fifo.ckpt")
+
+    def delete_it_when_it_is_opened(event, args):
+        if event == "open" and args[0] == str(vanishing):
+            vanishing.unlink(missing_ok=True)
+
+    sys.addaudithook(delete_it_when_it_is_opened)
+    assert fit(tmp_path, 7)[2] == RATES[2:]
+    assert not vanishing.exists()
 
 
-def test_a_checkpoint_within_an_epoch_is_not_taken(tmp_path):
-    interrupted_at(tmp_path, 2)
-    within = ModelCheckpoint(
-        dirpath=str(tmp_path / "other"),
-        filename="within",
-        every_n_train_steps=1,
-        save_on_train_epoch_end=False,
-        save_last=False,
-    )
-    fit(tmp_path / "other", 1, callbacks=[SchedulerCheckpoint(), within])
-    shutil.copy(tmp_path / "other" / "within.ckpt", tmp_path)  # newer than all others
-    assert fit(tmp_path, 7, callbacks=callbacks(tmp_path))[2] == RATES[2:]
+def test_a_checkpoint_within_an_epoch_is_not_taken_and_refused_where_it_is_named(tmp_path):
+    interrupt(tmp_path, 2)
+    within = saving(tmp_path / "o", filename="within", every_n_train_steps=1, save_last=False)
+    within.save_on_train_epoch_end = False
+    fit(tmp_path / "o", 1, callbacks=[SchedulerCheckpoint(), within])
+    shutil.copy(tmp_path / "o" / "within.ckpt", tmp_path)  # newer than all others
+    assert fit(tmp_path, 7)[2] == RATES[2:]
+    with pytest.raises(ValueError, match=r"within\.ckpt \(saved within an epoch"):
+        fit(tmp_path / "o", 3)
+    with pytest.raises(ValueError, match="saved within an epoch"):
+        fit(tmp_path, 3, callbacks=[SchedulerCheckpoint(tmp_path / "within.ckpt")])
 
 
 def test_where_none_can_be_resumed_it_does_not_begin_anew(tmp_path):
-    fit(tmp_path, 1, callbacks=[ModelCheckpoint(dirpath=str(tmp_path))])
+    fit(tmp_path, 1, callbacks=[saving(tmp_path)])
     (tmp_path / "checkpoint-00.ckpt").write_bytes(b"")
-    with pytest.raises(
-        ValueError, match=r"(?s)no checkpoint .*checkpoint-00.*without SchedulerCheckpoint"
-    ):
-        fit(tmp_path, 7, callbacks=callbacks(tmp_path))
+    with pytest.raises(ValueError, match=r"(?s)no checkpoint .*saved without SchedulerCheckpoint"):
+        fit(tmp_path, 7)
 
 
 def test_auto_without_a_model_checkpoint_is_refused(tmp_path):
-    with pytest.raises(ValueError, match=r"looks into the folder of a ModelCheckpoint"):
+    with pytest.raises(ValueError, match=r"needs ModelCheckpoint\(dirpath=...\)"):
         fit(tmp_path, 1, callbacks=[SchedulerCheckpoint("auto")])
 
 
-def test_a_checkpoint_of_version_0_1_0_loads(never_stopped, tmp_path):
-    shutil.copy(OF_0_1_0, tmp_path / "of_0_1_0.ckpt")
-    assert "interval" not in msgpack_load(str(OF_0_1_0))["brainsched"]
-    trainer, model, rates = fit(tmp_path, 7, callbacks=callbacks(tmp_path))
-    assert rates == RATES[3:]
-    # Not bit for bit: it was saved on another machine.
-    jax.tree.map(
-        lambda one, other: np.testing.assert_allclose(one, other, rtol=1e-5),
-        end_of(trainer, model)[0],
-        never_stopped[0],
-    )
-
-
-# A start that fails
+# A start that fails, and what is refused
 
 
 class FailsOnce(Callback):
@@ -199,186 +295,159 @@ class FailsOnce(Callback):
 
 
 @pytest.mark.parametrize(
-    "hook",
-    [
-        "on_fit_start",
-        "on_train_start",
-        "on_train_epoch_start",
-        "on_train_batch_end",
-        "on_validation_start",
-        "on_train_epoch_end",
-    ],
+    "hook", ["on_fit_start", "on_train_start", "on_train_batch_end", "on_train_epoch_end"]
 )
-def test_a_fit_that_fails_leaves_the_trainer_as_it_was_and_can_be_tried_again(
-    never_stopped, tmp_path, hook
-):
-    interrupted_at(tmp_path, 4)
-    model = Regression(True)
-    trainer = Trainer(
-        max_epochs=7,
-        min_epochs=3,
-        callbacks=callbacks(tmp_path, FailsOnce(hook)),
-        logger=False,
-        enable_progress_bar=False,
-        default_root_dir=str(tmp_path),
-    )
+def test_a_fit_that_fails_leaves_the_trainer_as_it_was_and_can_be_tried_again(tmp_path, hook):
+    interrupt(tmp_path, 4)
+    model = Regression()
+    callbacks = [SchedulerCheckpoint("auto"), saving(tmp_path), FailsOnce(hook)]
+    trainer = Trainer(7, 3, callbacks=callbacks, logger=False, enable_progress_bar=False)
     before = set(vars(trainer))
     with pytest.raises(Interrupted):
-        trainer.fit(model, Data(model), [[np.ones((2, 3), np.float32)]])
-    assert (trainer.max_epochs, trainer.min_epochs) == (7, 3)
-    assert trainer.check_val_every_n_epoch == 1
+        trainer.fit(model, Data(model))
     assert set(vars(trainer)) == before
     trainer.fit(model, Data(model))
+    assert set(vars(trainer)) == before
     assert trainer.schedulers[0].epoch == 7
-    assert_same_bits(end_of(trainer, model), never_stopped)
-    assert (trainer.max_epochs, trainer.min_epochs) == (7, 3)
-
-
-def test_a_resume_that_is_refused_leaves_the_trainer_as_it_was(tmp_path):
-    fit(tmp_path, 5)
-    model = Regression(True)
-    resume = SchedulerCheckpoint(tmp_path / "missing.ckpt")
-    trainer = Trainer(
-        max_epochs=7, callbacks=[resume], logger=False, enable_progress_bar=False, min_epochs=2
+    jax.tree.map(
+        np.testing.assert_array_equal,
+        end_of(trainer)["states"],
+        never_stopped("given_and_returned")["states"],
     )
-    with pytest.raises(ValueError, match=r"missing\.ckpt"):
-        trainer.fit(model, Data(model))
-    assert (trainer.max_epochs, trainer.min_epochs) == (7, 2)
-    resume.resume_from = tmp_path / "last.ckpt"
-    trainer.fit(model, Data(model))
-    assert trainer.schedulers[0].epoch == 7
 
 
-# Validation and early stopping
+WRONG: list[Any] = [
+    *(None, True, -1, -5, 2.5, float("nan"), float("inf"), 1e300, 2**62, "abc", "", b"x"),
+    *([], {}, [1, 2], {"0": {}}, {"0": {"last_epoch": 3}}, np.zeros(3), np.float32(0.1)),
+]
 
 
-class Recorded(Callback):
-    """The epochs that were validated."""
-
-    def __init__(self):
-        super().__init__()
-        self.epochs = []
-
-    def on_validation_epoch_end(self, trainer, module):
-        self.epochs.append(trainer.current_epoch)
+def places(tree, path=()):
+    """Yield the way to each key of nested dicts."""
+    for key, value in tree.items():
+        yield (*path, key)
+        if isinstance(value, dict):
+            yield from places(value, (*path, key))
 
 
-@pytest.mark.parametrize("stop", [1, 2, 3, 5])
-def test_resumed_it_validates_in_the_epochs_of_a_run_never_stopped(tmp_path, stop):
-    recorded = Recorded()
-    every_epoch = ModelCheckpoint(dirpath=str(tmp_path), save_top_k=-1)
-    given = [SchedulerCheckpoint(), every_epoch]
-    fit(tmp_path, stop, callbacks=given, validate=True, check_val_every_n_epoch=3)
-    trainer, _, rates = fit(
-        tmp_path,
-        7,
-        callbacks=callbacks(tmp_path, recorded),
-        validate=True,
-        check_val_every_n_epoch=3,
-    )
-    assert rates == RATES[stop:]
-    assert recorded.epochs == [epoch for epoch in (2, 5) if epoch >= stop]
-    assert trainer.check_val_every_n_epoch == 3
+class Live:
+    """A Trainer whose run stands at epoch 2, and a checkpoint of one that came to epoch 4."""
 
+    def __init__(self, folder):
+        def build(folder, *more):
+            given = [*savers(folder)[:1], EarlyStopping(patience=3)]
+            model = Regression(stages(), StepLR(0.8, 1))
+            return [SchedulerCheckpoint(), *given, *more], model
 
-LOSSES = [5.0, 4.0, 4.5, 3.0, 3.5, 3.5, 3.5, 2.0, 1.0]  # stops after epoch 6 with patience 3
-
-
-class Scripted(Regression):
-    def validation_step(self, batch, batch_idx):
-        return {"loss": LOSSES[self.current_epoch]}
-
-
-@pytest.mark.parametrize("first", [True, False], ids=["before_checkpoint", "after_checkpoint"])
-@pytest.mark.parametrize("epoch", [1, 4, 6])
-def test_early_stopping_waits_as_long_as_in_a_run_never_stopped(tmp_path, epoch, first):
-    def given(*others):
-        stopping = EarlyStopping(patience=3)
-        checkpoint = ModelCheckpoint(dirpath=str(tmp_path), save_top_k=-1)
-        both = [stopping, checkpoint] if first else [checkpoint, stopping]
-        return [SchedulerCheckpoint("auto"), *both, *others]
-
-    with pytest.raises(Interrupted):
-        fit(
-            tmp_path,
-            9,
-            callbacks=given(Interrupt(epoch)),
-            model=Scripted(True),
-            validate=True,
+        callbacks, model = build(folder / "saved")
+        fit(folder / "saved", 4, callbacks=callbacks, model=model, validate=True)
+        callbacks, self.model = build(folder / "live")
+        self.callback = callbacks[0]
+        self.trainer, *_ = fit(
+            folder / "live", 2, callbacks=callbacks, model=self.model, validate=True
         )
-    trainer, _, rates = fit(tmp_path, 9, callbacks=given(), model=Scripted(True), validate=True)
-    assert trainer.current_epoch == 6
-    assert len(rates) == 7 - epoch
-    assert trainer.schedulers[0].epoch == 7
-    assert trainer.max_epochs == 9
+        self.saved = msgpack_load(str(folder / "saved" / "checkpoint-03.ckpt"))
+        self.path = folder / "damaged.ckpt"
+
+    def restore(self, checkpoint):
+        msgpack_save(str(self.path), checkpoint, overwrite=True, verbose=False)
+        self.resume()
+
+    def resume(self):
+        self.callback.resume_from = self.path
+        self.callback.on_fit_start(self.trainer, self.model)
+        self.callback.on_train_end(self.trainer, self.model)
 
 
-def test_a_run_that_stopped_early_trains_no_more_until_it_may_wait_longer(tmp_path):
-    def run(patience):
-        given = callbacks(tmp_path, EarlyStopping(patience=patience))
-        scripted = {"model": Scripted(True), "validate": True, "min_epochs": 7}
-        return fit(tmp_path, 9, callbacks=given, **scripted)[2]
-
-    assert len(run(3)) == 7
-    assert run(3) == []
-    assert len(run(4)) == 2
+@pytest.fixture(scope="module")
+def live(tmp_path_factory):
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "2 optimizers were configured")
+        return Live(tmp_path_factory.mktemp("live"))
 
 
-# The best of ModelCheckpoint
+@given(data=st.data())
+@settings(max_examples=150)
+def test_a_damaged_entry_is_refused_as_a_whole_or_fits(live, data):
+    checkpoint = copy.deepcopy(live.saved)
+    *path, key = data.draw(st.sampled_from(list(places(checkpoint["brainsched"]))))
+    parent = checkpoint["brainsched"]
+    for name in path:
+        parent = parent[name]
+    damage = data.draw(st.sampled_from(["drop", "add", "replace", "replace", "replace", "nest"]))
+    if damage == "drop":
+        del parent[key]
+    elif damage == "add":
+        parent[data.draw(st.sampled_from(["momentum", "9", ""]))] = parent[key]
+    elif damage == "replace":
+        parent[key] = data.draw(st.sampled_from(WRONG))
+    else:
+        for _ in range(data.draw(st.sampled_from([1, 60]))):
+            parent[key] = {"0": parent[key]}
+    before = end_of(live.trainer)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "the checkpoint was saved with another schedule")
+        try:
+            live.restore(checkpoint)
+        except (ValueError, TypeError):
+            assert_same_bits(end_of(live.trainer), before)
+        else:
+            for scheduler in live.trainer.schedulers:
+                assert scheduler.epoch >= 0
+                assert all(0 <= rate < 1e38 for rate in scheduler.get_last_lr())
+            assert live.trainer.global_step >= 0
+            assert live.trainer.callbacks[2].wait_count >= 0
+    live.restore(live.saved)
 
 
-def savers(folder):
-    """One whose best fall and rise, one of the other direction, and one without a metric."""
-    return [
-        ModelCheckpoint(dirpath=str(folder), monitor="val_loss", save_top_k=2, save_last=False),
-        ModelCheckpoint(
-            dirpath=str(folder), monitor="val_loss", mode="max", filename="worst-{epoch}"
+@given(part=st.floats(0, 0.999))
+@settings(max_examples=30)
+def test_a_truncated_file_is_refused(live, part):
+    msgpack_save(str(live.path), live.saved, overwrite=True, verbose=False)
+    whole = live.path.read_bytes()
+    live.path.write_bytes(whole[: int(part * len(whole))])
+    before = end_of(live.trainer)
+    with pytest.raises((ValueError, InvalidCheckpointPath)):
+        live.resume()
+    assert_same_bits(end_of(live.trainer), before)
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda c: c.pop("brainsched"), "saved without SchedulerCheckpoint"),
+        (lambda c: c["brainsched"].pop("epochs_done"), "'brainsched' must be a dict of"),
+        (lambda c: c["brainsched"].update(epochs_done="abc"), "epochs_done must be an integer"),
+        (lambda c: c["brainsched"].update(epochs_done=-5), "epochs_done must not be negative"),
+        (lambda c: c["brainsched"].update(interval="step"), "interval='step', but this run has"),
+        (lambda c: c["brainsched"]["schedulers"].clear(), "has 0 schedulers, but this run has 2"),
+        (lambda c: c["brainsched"]["schedulers"]["1"].pop("last_epoch"), "no 'last_epoch'"),
+        (
+            lambda c: c["brainsched"]["callbacks"]["EarlyStopping 0"].update(wait_count=-1),
+            "'wait_count' cannot be -1",
         ),
-        ModelCheckpoint(dirpath=str(folder), monitor="", filename="newest"),
-    ]
+        (lambda c: c.pop("model_state_dict"), "model_state_dict must be a dict of"),
+        (
+            lambda c: c["model_state_dict"].update({"('linear', 'weight')": "abc"}),
+            r"model_state_dict\[.*must be a dict of",
+        ),
+        (
+            lambda c: c["optimizer_state_dict"]["1"].update(opt_state={"0": np.ones(7)}),
+            r"optimizer_state_dict\['1'\]\['opt_state'\]",
+        ),
+        (lambda c: c["optimizer_state_dict"].pop("1"), "optimizer_state_dict must be a dict of"),
+    ],
+)
+def test_what_is_refused_is_named(live, damage, message):
+    checkpoint = copy.deepcopy(live.saved)
+    damage(checkpoint)
+    before = end_of(live.trainer)
+    with pytest.raises((ValueError, TypeError), match=message):
+        live.restore(checkpoint)
+    assert_same_bits(end_of(live.trainer), before)
 
 
-def memories(saving):
-    return [
-        {
-            "best": None if each.best_score is None else float(each.best_score),
-            "path": each.best_model_path and Path(each.best_model_path).name,
-            "kept": {Path(path).name: float(score) for path, score in each.best_k_models.items()},
-        }
-        for each in saving
-    ]
-
-
-@pytest.mark.parametrize("order", [1, -1], ids=["newest_last", "newest_first"])
-@pytest.mark.parametrize("epoch", [1, 3, 6])
-def test_the_best_are_those_of_a_run_never_stopped(tmp_path, epoch, order):
-    whole, before, after = (savers(tmp_path / part)[::order] for part in ("a", "b", "b"))
-
-    def run(part, *given):
-        callbacks = [SchedulerCheckpoint("auto"), *given]
-        fit(tmp_path / part, 8, callbacks=callbacks, model=Scripted(True), validate=True)
-
-    run("a", *whole)
-    with pytest.raises(Interrupted):
-        run("b", *before, Interrupt(epoch))
-    (tmp_path / "b" / "newest.ckpt").unlink()  # so that one of the others is resumed from
-    run("b", *after)
-    assert memories(after) == memories(whole)
-    assert memories(whole)[::order][0] == {
-        "best": 2.0,
-        "path": "checkpoint-07.ckpt",
-        "kept": {"checkpoint-03.ckpt": 3.0, "checkpoint-07.ckpt": 2.0},
-    }
-    names = [{path.name for path in (tmp_path / part).glob("*.ckpt")} for part in ("a", "b")]
-    assert names[0] == names[1]
-
-
-def test_the_best_of_another_metric_are_not_restored(tmp_path):
-    def run(epochs, **given):
-        saving = ModelCheckpoint(dirpath=str(tmp_path), filename="{epoch}", **given)
-        callbacks = [SchedulerCheckpoint("auto"), saving]
-        fit(tmp_path, epochs, callbacks=callbacks, model=Scripted(True), validate=True)
-        return saving.best_score
-
-    assert run(1, monitor="val_loss") == 5.0
-    assert run(2, monitor="val_loss", mode="max") == 4.0  # of its own epoch, below that of before
+def test_an_undamaged_checkpoint_is_restored(live):
+    live.restore(live.saved)
+    assert [scheduler.epoch for scheduler in live.trainer.schedulers] == [4, 4]
+    assert live.trainer.global_step == 4 * BATCHES

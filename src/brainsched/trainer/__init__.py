@@ -1,7 +1,4 @@
-"""The bridge to ``braintools.trainer``: runs of its Trainer that can be stopped and resumed.
-
-It may import schedules, core, link, checks and types.
-"""
+"""The bridge to ``braintools.trainer``: runs of its Trainer that can be stopped and resumed."""
 
 from brainsched.trainer.callback import SchedulerCheckpoint
 

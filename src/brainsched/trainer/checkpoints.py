@@ -1,180 +1,194 @@
 """The checkpoints of braintools' Trainer: which one is the newest, and what comes back from it."""
 
+import contextlib
 import copy
-import itertools
-import os
 import warnings
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
-from braintools.file import InvalidCheckpointPath, msgpack_from_state_dict, msgpack_load
+import numpy as np
+from braintools.file import (
+    InvalidCheckpointPath,
+    msgpack_from_state_dict,
+    msgpack_load,
+    msgpack_to_state_dict,
+)
 from braintools.trainer import EarlyStopping, ModelCheckpoint
 
-from brainsched.trainer.steps import schedulers_of
+from brainsched import checks
+from brainsched.link import trainer_upstream
+from brainsched.schedules import schedule_checks
+from brainsched.trainer.steps import Steps, schedulers_of
 
-# Where a checkpoint of the Trainer has what is ours.
+# The key of our entry in a checkpoint of the Trainer, and the keys in the entry.
 ENTRY = "brainsched"
 _KEYS = {"epochs_done", "global_step", "within_epoch", "step_pending", "schedulers"}
-# Not in the checkpoints of brainsched 0.1.
-_LATER_KEYS = {"interval", "early_stopping", "model_checkpoints"}
+_LATER_KEYS = {"interval", "callbacks"}  # not in the checkpoints of brainsched 0.1.0
+# What callbacks remember: the counts (a patience may be infinite), and the types of the rest.
+_COUNTS = ("wait_count", "stopped_epoch", "patience")
+_TYPES: dict[str, Any] = dict(
+    watched=str, best_score=Real | None, best_model_path=str | None, best_k_models=dict
+)
+_TYPES |= dict.fromkeys(_COUNTS, Real) | {"should_stop": bool}
+
+# The memory of the callbacks
+
+
+def remembering(trainer: Any) -> Iterator[tuple[str, Any]]:
+    """Yield each callback whose memory is saved, and its name there."""
+    count: Counter[type] = Counter()
+    for callback in trainer.callbacks:
+        for cls in (EarlyStopping, ModelCheckpoint):
+            if isinstance(callback, cls):
+                yield f"{cls.__name__} {count[cls]}", callback
+                count[cls] += 1
+
+
+def memory_of(callback: Any) -> dict[str, Any]:
+    """Return what a callback remembers, and of which metric."""
+    memory = callback.state_dict() | {"watched": f"{callback.mode} of {callback.monitor}"}
+    if isinstance(callback, EarlyStopping):
+        memory |= {"should_stop": callback.should_stop, "patience": callback.patience}
+    return memory
+
+
+def _check_memory(name: str, memory: Any, expected: Mapping[str, Any]) -> None:
+    if not isinstance(memory, dict) or memory.keys() != expected.keys():
+        raise ValueError(f"{name} must be a dict of {sorted(expected)}, got {memory!r}")
+    for key, value in memory.items():
+        found = checks.unwrap(value)
+        right = isinstance(found, _TYPES.get(key, object)) and (key not in _COUNTS or found >= 0)
+        scores = found.values() if right and key == "best_k_models" else ()
+        if not right or not all(isinstance(checks.unwrap(score), Real) for score in scores):
+            raise ValueError(f"{name}: {key!r} cannot be {checks.shown(value)}")
+
+
+def _remember(callback: Any, memory: Mapping[str, Any]) -> None:
+    """Restore the memory, unless the callback watches another metric now."""
+    if memory["watched"] == memory_of(callback)["watched"]:
+        callback.load_state_dict({key: memory[key] for key in callback.state_dict()})
+        if isinstance(callback, EarlyStopping):
+            patient = callback.patience > memory["patience"]  # so it may wait longer
+            trainer_upstream.stop(callback, memory["should_stop"] and not patient)
 
 
 # What comes back
 
 
-def restore(
-    trainer: Any, module: Any, path: str | os.PathLike[str], checkpoint: dict[str, Any], unit: str
-) -> None:
-    """Restore all but the position from a checkpoint, which is checked as a whole before.
-
-    Raises
-    ------
-    TypeError, ValueError
-        If it was saved within an epoch, with another interval than ``unit``, or does not fit.
-        Nothing has changed then.
-    """
-    saved = checkpoint[ENTRY]
-    if saved["within_epoch"]:
-        raise ValueError(
-            f"{path} was saved within an epoch, where the Trainer cannot go on: resume from a "
-            f"checkpoint of an epoch's end"
-        )
-    if saved.get("interval", "epoch") != unit:
-        raise ValueError(
-            f"{path} was saved with interval={saved.get('interval', 'epoch')!r}, and its "
-            f"schedulers are at a count of those, but this run has interval={unit!r}"
-        )
-    schedulers = schedulers_of(trainer)
-    if len(saved["schedulers"]) != len(schedulers):
-        raise ValueError(
-            f"{path} has {len(saved['schedulers'])} schedulers, but this run has {len(schedulers)}"
-        )
-    states = [saved["schedulers"][str(i)] for i in range(len(schedulers))]
-    # Restored into targets and copies first, which raises where something does not fit.
-    parameters = msgpack_from_state_dict(
-        module.state_dict(), checkpoint["model_state_dict"], "model_state_dict"
+def restore(trainer: Any, module: Any, path: Any, checkpoint: Any, steps: Steps) -> None:
+    """Restore all but the position from what :func:`read` returned: check all, then write."""
+    entry = checkpoint[ENTRY]
+    interval = entry.get("interval", "epoch")
+    if entry["within_epoch"]:
+        raise ValueError(f"{path} was saved within an epoch: resume from the end of one")
+    if interval != steps.interval:
+        raise ValueError(f"{path} was saved with {interval=}, but this run has {steps.interval!r}")
+    schedulers, saved = schedulers_of(trainer), entry["schedulers"]
+    if saved.keys() != set(map(str, range(len(schedulers)))):
+        raise ValueError(f"{path} has {len(saved)} schedulers, but this run has {len(schedulers)}")
+    states = []
+    for i, scheduler in enumerate(schedulers):
+        trial = copy.deepcopy(scheduler)
+        trial.load_state_dict(saved[str(i)])
+        if entry["step_pending"] and any(scheduler is each for each in steps.by_trainer):
+            trial.step()
+        states.append(trial.state_dict())
+    parameters = _fitting("model_state_dict", module.state_dict(), checkpoint)
+    optimizers = _fitting(
+        "optimizer_state_dict", [each.state_dict() for each in trainer.optimizers], checkpoint
     )
-    optimizers = msgpack_from_state_dict(
-        [optimizer.state_dict() for optimizer in trainer.optimizers],
-        checkpoint["optimizer_state_dict"],
-        "optimizer_state_dict",
-    )
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # loading itself warns
-        for scheduler, state in zip(schedulers, states, strict=True):
-            copy.deepcopy(scheduler).load_state_dict(state)
+    saved = entry.get("callbacks", {})
+    memories = [(each, saved[name]) for name, each in remembering(trainer) if name in saved]
+    for callback, memory in memories:
+        _check_memory(f"{path}: {type(callback).__name__}", memory, memory_of(callback))
 
+    with contextlib.ExitStack() as undo:  # an optimizer checks its own state, but not the others'
+        for optimizer, state in zip(trainer.optimizers, optimizers, strict=True):
+            undo.callback(optimizer.load_state_dict, optimizer.state_dict())
+            optimizer.load_state_dict(state)
+        undo.pop_all()
+    module.load_state_dict(parameters)
     for scheduler, state in zip(schedulers, states, strict=True):
         scheduler.load_state_dict(state)
-    module.load_state_dict(parameters)
-    for optimizer, state in zip(trainer.optimizers, optimizers, strict=True):
-        optimizer.load_state_dict(state)
-    for i, (_, stopping) in enumerate(callbacks(trainer, EarlyStopping)):
-        stopping.load_state_dict(saved.get("early_stopping", {}).get(str(i), {}))
-    for i, (_, saving) in enumerate(callbacks(trainer, ModelCheckpoint)):
-        memory = saved.get("model_checkpoints", {}).get(str(i))
-        if memory is not None and _watched(saving) == memory["watched"]:
-            saving.load_state_dict(memory["state"])
+    for callback, memory in memories:
+        _remember(callback, memory)
 
 
-def callbacks(trainer: Any, cls: type) -> Iterator[tuple[int, Any]]:
-    """Yield each callback of a class, and its position among the callbacks."""
-    for position, callback in enumerate(trainer.callbacks):
-        if isinstance(callback, cls):
-            yield position, callback
+def _fitting(name: str, target: Any, checkpoint: Mapping[str, Any]) -> Any:
+    found = checkpoint.get(name)
+    _require_like(name, msgpack_to_state_dict(target), found)
+    return msgpack_from_state_dict(target, found, name)
 
 
-def memory_of(
-    saving: ModelCheckpoint, hook: str | None, trainer: Any, module: Any
-) -> dict[str, Any]:
-    """Return what a ``ModelCheckpoint`` remembers of its best, and by which metric.
-
-    It saves a file before it takes it into its best, and others may stand behind it. So where
-    ``hook``, in which they save, is running, the memory is that at its end.
-    """
-    if hook is not None:
-        saving = _copy_that_leaves_files_alone(saving)
-        getattr(ModelCheckpoint, hook)(saving, trainer, module)
-    return {"watched": _watched(saving), "state": saving.state_dict()}
-
-
-def _copy_that_leaves_files_alone(saving: ModelCheckpoint) -> ModelCheckpoint:
-    """Return a copy of a callback that remembers its best by itself, and writes no file."""
-    copied = copy.copy(saving)
-    copied.best_k_models = dict(saving.best_k_models)
-    vars(copied).update(
-        _save_checkpoint=lambda *_: None,
-        _remove_checkpoint=lambda *_: None,
-    )
-    return copied
-
-
-def _watched(saving: ModelCheckpoint) -> str:
-    return f"{saving.mode} of {saving.monitor}"
+def _require_like(name: str, expected: Any, found: Any) -> None:
+    if isinstance(expected, Mapping):
+        if not isinstance(found, Mapping) or not expected.keys() <= found.keys():
+            raise ValueError(
+                f"{name} must be a dict of {sorted(expected)}, got {type(found).__name__}"
+            )
+        for key, value in expected.items():
+            _require_like(f"{name}[{key!r}]", value, found[key])
+    elif expected is not None and not isinstance(expected, str):
+        shape, array = np.shape(expected), np.asarray(found)
+        if array.shape != shape or array.dtype.kind in "OSU":
+            raise ValueError(f"{name} must hold numbers of shape {shape}, got {found!r}")
 
 
 # Which one
 
 
-def read(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """Read a checkpoint, and check that it has an entry of ours."""
+def read(path: Any) -> dict[str, Any]:
+    """Read a checkpoint, and check that it has an entry of ours and that the entry is whole."""
     checkpoint = msgpack_load(path)
     if not isinstance(checkpoint, dict) or ENTRY not in checkpoint:
         raise ValueError(f"{path} was saved without SchedulerCheckpoint: it has no scheduler")
-    saved = checkpoint[ENTRY]
-    if not isinstance(saved, dict) or set(saved) - _LATER_KEYS != _KEYS:
-        raise ValueError(
-            f"{path} is damaged: its entry {ENTRY!r} must have {sorted(_KEYS | _LATER_KEYS)}"
-        )
+    entry = checkpoint[ENTRY]
+    if not isinstance(entry, dict) or set(entry) not in (_KEYS, _KEYS | _LATER_KEYS):
+        raise ValueError(f"{path}: {ENTRY!r} must be a dict of {sorted(_KEYS | _LATER_KEYS)}")
+    checks.epoch_number(f"{path}: the Trainer's global_step", checkpoint.get("global_step"))
+    for key in ("epochs_done", "global_step"):
+        checks.epoch_number(f"{path}: {key}", entry[key])
+    for key in ("within_epoch", "step_pending"):
+        schedule_checks.flag(f"{path}: {key}", entry[key])
+    for key in ("schedulers", "callbacks"):
+        if not isinstance(entry.get(key, {}), dict):
+            raise TypeError(f"{path}: {key} must be a dict, got {entry[key]!r}")
     return checkpoint
 
 
-def folders(trainer: Any) -> list[Path]:
-    """Return where the Trainer's checkpoints are."""
+def newest(trainer: Any) -> tuple[Any, dict[str, Any]] | None:
+    """Return the newest checkpoint that can be resumed, or None where there is none at all."""
     saving = [each for each in trainer.callbacks if isinstance(each, ModelCheckpoint)]
     if not saving:
-        raise ValueError(
-            "resume_from='auto' looks into the folder of a ModelCheckpoint, and there is none "
-            "among the Trainer's callbacks: add ModelCheckpoint(dirpath=...)"
-        )
-    return list(dict.fromkeys(Path(callback.dirpath) for callback in saving))
-
-
-def newest(folders: list[Path]) -> tuple[Path, dict[str, Any]] | None:
-    """Return the newest checkpoint that can be resumed, or None where there is none at all."""
-
-    def written(path: Path) -> int:
-        return path.stat().st_mtime_ns
-
-    paths = sorted((path for folder in folders for path in folder.glob("*.ckpt")), key=written)
-    within_an_epoch = []
-    refused = []
-    # A file system may count time in whole seconds: of files of one time, the epoch decides.
-    for _, together in itertools.groupby(reversed(paths), key=written):
-        found = []
-        for path in together:
-            try:
-                checkpoint = read(path)
-            except (ValueError, InvalidCheckpointPath) as error:
-                refused.append(f"{path.name} ({error})")
-                continue
-            if checkpoint[ENTRY]["within_epoch"]:
-                within_an_epoch.append(f"{path.name} (saved within an epoch)")
-            else:
-                found.append((path, checkpoint))
-        if found:
-            path, checkpoint = max(found, key=lambda entry: entry[1][ENTRY]["epochs_done"])
-            if refused:
-                warnings.warn(
-                    f"passed over {', '.join(refused)}, to resume from {path.name}, the newest "
-                    f"checkpoint that is whole",
-                    stacklevel=2,
-                )
-            return path, checkpoint
-    if paths:
-        raise ValueError(
-            f"no checkpoint in {', '.join(map(str, folders))} can be resumed: "
-            f"{', '.join(refused + within_an_epoch)}. To begin anew, move them away"
-        )
-    return None
+        raise ValueError("resume_from='auto' needs ModelCheckpoint(dirpath=...) beside it")
+    written: dict[Path, int] = {}
+    for folder in {Path(callback.dirpath) for callback in saving}:
+        for path in folder.glob("*.ckpt"):
+            with contextlib.suppress(FileNotFoundError):  # another process may delete files
+                if path.is_file():  # to open a FIFO would wait for ever
+                    written[path] = path.stat().st_mtime_ns
+    best: tuple[Path, dict[str, Any]] | None = None
+    refused, within_an_epoch = [], []
+    for path in sorted(written, key=written.__getitem__, reverse=True):
+        # A file system may count time in whole seconds: of files of one time, the epoch decides.
+        if best is not None and written[path] < written[best[0]]:
+            break
+        try:
+            checkpoint = read(path)
+        except (ValueError, TypeError, FileNotFoundError, InvalidCheckpointPath) as error:
+            if path.exists():
+                refused.append(f"{path} ({error})")
+            continue
+        if checkpoint[ENTRY]["within_epoch"]:
+            within_an_epoch.append(f"{path} (saved within an epoch)")
+        elif best is None or checkpoint[ENTRY]["epochs_done"] > best[1][ENTRY]["epochs_done"]:
+            best = path, checkpoint
+    if best is None and (unusable := refused + within_an_epoch):
+        raise ValueError(f"no checkpoint can be resumed: {', '.join(unusable)}")
+    if best is not None and refused:
+        message = f"passed over {', '.join(refused)}, to resume from {best[0]}"
+        warnings.warn(message, UserWarning, stacklevel=2)
+    return best
