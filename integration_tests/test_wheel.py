@@ -11,6 +11,8 @@ import pytest
 
 import brainsched
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[1]
 
 
