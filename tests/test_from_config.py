@@ -1,5 +1,6 @@
 """Schedulers from configs, whatever read them, and what a config may not do."""
 
+import inspect
 import json
 import sys
 from typing import Any
@@ -10,6 +11,8 @@ import numpy as np
 import omegaconf
 import pytest
 import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import brainsched
 from brainsched import (
@@ -312,6 +315,40 @@ def test_an_integer_that_no_float_holds_is_a_bad_value_in_a_checkpoint():
     changed = saved["config"] | {"gamma": 10**400}
     with pytest.warns(UserWarning, match="gamma"):
         scheduler.load_state_dict(saved | {"config": changed})
+
+
+CLASSES = [name for name in brainsched.schedules.__all__ if name[0].isupper()]
+ARGUMENTS = {
+    name: [*inspect.signature(getattr(brainsched, name)).parameters, "type"] for name in CLASSES
+}
+LEAVES = (
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.sampled_from(["5ep", "0.1run", "1x", "cos", "json:loads", "StepLR", "1e-3", "", 10**400])
+)
+
+
+def configs(values):
+    def of(name):
+        return st.builds(
+            lambda arguments: {"class": name, **arguments},
+            st.dictionaries(st.sampled_from(ARGUMENTS[name]), values, max_size=4),
+        )
+
+    return st.sampled_from(CLASSES).flatmap(of)
+
+
+@pytest.mark.filterwarnings("ignore")
+@settings(max_examples=200)
+@given(configs(st.recursive(LEAVES, lambda v: st.lists(v, max_size=3) | configs(v), max_leaves=8)))
+def test_whatever_json_holds_is_a_scheduler_or_a_bad_value(config):
+    try:
+        scheduler = from_config(config, epochs=10, steps_per_epoch=7)
+    except (TypeError, ValueError):
+        return
+    assert from_config(scheduler.config).config == scheduler.config
 
 
 # Two classes of one name
