@@ -374,7 +374,7 @@ def test_a_name_that_two_modules_gave_is_refused_and_both_are_named():
     plan_class("first", 0.25)  # as when a notebook's cell is run again
     assert from_config({"class": "PlanOfTwoModules"}).lr_at(0).item() == 0.25
     plan_class("second", 0.125)
-    message = r"'PlanOfTwoModules' .*, first\.PlanOfTwoModules or second\.PlanOfTwoModules$"
+    message = r"'PlanOfTwoModules' .* write first\.PlanOfTwoModules or second\.PlanOfTwoModules$"
     with pytest.raises(ValueError, match=message):
         from_config({"class": "PlanOfTwoModules"})
     for module, rate in (("first", 0.25), ("second", 0.125)):

@@ -188,11 +188,10 @@ class _Builder(NamedTuple):
         """Return a string, or the function that it names."""
         if text in self.functions or ":" not in text:
             return self.functions.get(text, text)
-        shown = reprlib.repr(text)
-        cure = f"call from_config(config, functions={{{shown}: function}})"
+        cure = f"call from_config(config, functions={{{text!r}: function}})"
         if not self.import_functions:
             raise ValueError(
-                f"{place} names the function {shown}, whose module from_config does not import by "
+                f"{place} names the function {text!r}, whose module from_config does not import by "
                 f"itself, since that runs code: {cure}, or, if you trust the config like code, "
                 f"from_config(config, import_functions=True)"
             )
@@ -200,8 +199,8 @@ class _Builder(NamedTuple):
             return pkgutil.resolve_name(text)
         except (ImportError, AttributeError, ValueError) as error:
             raise ValueError(
-                f"{place} names the function {shown}, which cannot be imported, as only one at the "
-                f"top of a module can: {cure}"
+                f"{place} names the function {text!r}, which cannot be imported, as only one at "
+                f"the top of a module can: {cure}"
             ) from error
 
 

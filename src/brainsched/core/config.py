@@ -14,14 +14,13 @@ import numpy as np
 
 from brainsched.core.arguments import kept
 
-# By module and name, so that two classes of one name stay apart. One that is defined again, as when
-# a notebook's cell is run again, replaces the earlier one.
-_classes: dict[str, type[Any]] = {}
+# By module and name: a class replaces only itself, as when a notebook's cell is run again.
+_classes: dict[str, Any] = {}
 _our_names: set[str] = set()
-_listeners: list[Callable[[type[Any]], None]] = []
+_listeners: list[Callable[[type], None]] = []
 
 
-def register(cls: type[Any]) -> None:
+def register(cls: type) -> None:
     """Let ``from_config`` find a scheduler class by its name."""
     _classes[full_name(cls)] = cls
     if is_ours(cls):
@@ -30,46 +29,38 @@ def register(cls: type[Any]) -> None:
         listener(cls)
 
 
-def full_name(cls: type[Any]) -> str:
+def full_name(cls: type) -> str:
     """Return the name of a class with its module."""
     return f"{cls.__module__}.{cls.__qualname__}"
 
 
-def name_of(cls: type[Any]) -> str:
+def name_of(cls: type) -> str:
     """Return the name of a class in a config: with its module, where ours has the name already."""
     return full_name(cls) if cls.__name__ in _our_names and not is_ours(cls) else cls.__name__
 
 
-def is_ours(cls: type[Any]) -> bool:
+def is_ours(cls: type) -> bool:
     """Whether a class is one of this package."""
     return cls.__module__.startswith("brainsched.")
 
 
-def classes() -> dict[str, type[Any]]:
+def classes() -> dict[str, Any]:
     """Return the classes that a config may name; of two with one name, the later one."""
     return {name_of(cls): cls for cls in _classes.values()}
 
 
-def class_of(name: str) -> type[Any] | None:
-    """Return the class that a config names, with its module or without; None if there is none.
-
-    Raises
-    ------
-    ValueError
-        If classes of several modules have the name.
-    """
+def class_of(name: str) -> Any:
+    """Return the class that a config names, with its module or without; None if there is none."""
     if name in _classes:
         return _classes[name]
     found = [cls for cls in _classes.values() if name_of(cls) == name]
     if len(found) > 1:
-        raise ValueError(
-            f"{name!r} is the name of several classes: write which one you mean, "
-            f"{' or '.join(map(full_name, found))}"
-        )
+        several = " or ".join(map(full_name, found))
+        raise ValueError(f"{name!r} is the name of several classes: write {several}")
     return found[0] if found else None
 
 
-def for_every_class(listener: Callable[[type[Any]], None]) -> None:
+def for_every_class(listener: Callable[[type], None]) -> None:
     """Call ``listener`` with each scheduler class, those that there are and those to come."""
     _listeners.append(listener)
     for cls in _classes.values():
@@ -181,7 +172,5 @@ def _same(saved: Any, present: Any) -> bool:
 
 def same_number(saved: float, present: float) -> bool:
     """Whether two numbers are the same in float32, which some formats round to."""
-    try:
-        return math.isclose(saved, present, rel_tol=np.finfo(np.float32).eps / 2)
-    except OverflowError:  # an int that no float holds
-        return False
+    in_range = -1e300 < saved < 1e300  # 10**400 fits into no float
+    return in_range and math.isclose(saved, present, rel_tol=np.finfo(np.float32).eps / 2)
