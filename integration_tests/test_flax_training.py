@@ -252,6 +252,7 @@ def run_example(*arguments):
     )
 
 
+@pytest.mark.slow
 def test_example_trains_both_groups_at_their_rates_to_97_percent_and_resumes(tmp_path):
     stages = run_example()
     assert [stage[:3] for stage in stages] == [

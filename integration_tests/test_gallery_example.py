@@ -6,8 +6,11 @@ import sys
 
 import matplotlib.image
 import matplotlib.pyplot as plt
+import pytest
 
 import brainsched
+
+pytestmark = pytest.mark.slow
 
 EXAMPLE = pathlib.Path(__file__).parents[1] / "examples" / "gallery.py"
 

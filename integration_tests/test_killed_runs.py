@@ -9,6 +9,9 @@ import sys
 from pathlib import Path
 
 import kill_driver
+import pytest
+
+pytestmark = pytest.mark.slow
 
 RESUME = Path(__file__).parents[1] / "examples" / "resume.py"
 

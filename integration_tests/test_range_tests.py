@@ -222,6 +222,7 @@ def test_groups_of_an_optimizer_without_a_scheduler_of_ours_keep_their_proportio
     assert optimizer.current_lr == np.float32(1e-3)
 
 
+@pytest.mark.slow
 def test_it_suggests_a_rate_that_trains_better_than_one_far_from_it():
     training = Training(1e-3, braintools.optim.SGD, rate_of_dropout=0.0)
     rate = lr_range_test(training.step, BATCHES, training.optimizer).suggest().rate

@@ -15,6 +15,8 @@ import numpy as np
 import pytest
 import resumed_run
 
+pytestmark = pytest.mark.slow
+
 PROGRAM = Path(resumed_run.__file__)
 STOP_NAMES = {stop: name for name, stop in resumed_run.STOPS.items()}
 

@@ -18,8 +18,10 @@ from numpy.linalg import norm
 from tutorial_runs import METADATA, VERSIONS, execute
 
 TUTORIALS = sorted((Path(__file__).parents[1] / "docs" / "tutorials").glob("*.ipynb"))
-# Another CPU rounds differently, and a training carries that on. Decimal numbers may differ by this
-# much of their size; whole ones (of epochs, parameters, devices), and 0.0, are the same.
+# Another processor rounds differently, and a training carries that on. So a tutorial prints what it
+# can round to what two machines share, and inequalities of what it cannot. Decimal numbers may
+# differ by this much of their size; whole ones (of epochs, parameters, devices), and 0.0, are the
+# same.
 NUMBERS = 0.02
 # Pictures are compared by how much ink is where, averaged over squares in which a line may move: in
 # the root mean square the difference may be this much of the ink. The spikes of a network trained
@@ -98,6 +100,7 @@ def differences(
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", TUTORIALS, ids=lambda path: path.stem)
 def test_executed_afresh_it_shows_what_is_stored(path, tmp_path):
     stored = read(path)

@@ -9,6 +9,8 @@ from xml.etree import ElementTree
 import braintools
 import pytest
 
+pytestmark = pytest.mark.slow
+
 FOLDER = pathlib.Path(braintools.optim.__file__).parent
 TESTS = [
     "_optax_lr_scheduler_test.py",

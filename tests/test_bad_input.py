@@ -192,16 +192,6 @@ def test_attaching_to_what_is_no_optax_optimizer_raises(optimizer):
         PiecewiseConstantSchedule().attach_optimizer(optimizer)
 
 
-def test_base_rates_of_two_axes_are_refused():
-    with pytest.raises(ValueError, match=r"base_lr must have one axis at most.*\(2, 2\)"):
-        PiecewiseConstantSchedule(jnp.ones((2, 2)), [], [1.0])
-
-
-def test_rows_without_a_column_are_refused():
-    with pytest.raises(ValueError, match="values must have a column for each param group"):
-        PiecewiseConstantSchedule(0.1, [5], [[], []])
-
-
 def test_a_base_rate_of_one_is_no_number_of_epochs():
     assert PiecewiseConstantSchedule(1, [], [0.5]).lr_at(0).item() == 0.5  # without a warning
 

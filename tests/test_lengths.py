@@ -17,6 +17,27 @@ from brainsched import from_config
 WARMUP_COSINE = {"class": "WarmupCosineSchedule", "base_lr": 0.1}
 
 
+class RampLR(brainsched.LRScheduler):
+    """One whose length may lie between updates."""
+
+    def __init__(self, base_lr=1e-3, ramp: float = 9, last_epoch=0):
+        self.ramp = ramp
+        super().__init__(base_lr, last_epoch)
+
+    def formula(self, epoch, base_lrs, xp):
+        return base_lrs * xp.minimum(epoch * (1 / self.ramp), 1.0)
+
+
+def ramp(text, **units):
+    return from_config({"class": "RampLR", "ramp": text}, **units).config["ramp"]
+
+
+def last_epoch(text, **units):
+    """Return a length that must be whole."""
+    config = {"class": "RampLR", "last_epoch": text}
+    return from_config(config, **units).config["last_epoch"]
+
+
 def warmup_steps(text, **units):
     config = {"class": "WarmupScheduler", "base_lr": 0.1, "warmup_epochs": text}
     return from_config(config, **units).config["warmup_epochs"]
@@ -28,20 +49,54 @@ def warmup_steps(text, **units):
         ("5ep", {}, 5),
         ("5ep", {"epochs": 90}, 5),
         ("5ep", {"steps_per_epoch": 391}, 1955),
-        ("2.5ep", {"steps_per_epoch": 391}, 978),  # 977.5: a half is rounded up
         ("0.5ep", {"steps_per_epoch": 100}, 50),
         ("300st", {"steps_per_epoch": 391}, 300),
+        ("300st", {"samples_per_step": 128}, 300),
         ("0.1run", {"epochs": 90}, 9),
         ("0.1run", {"epochs": 90, "steps_per_epoch": 391}, 3519),
         ("0.03run", {"epochs": 3, "steps_per_epoch": 391}, 35),  # 35.19
         ("1run", {"epochs": 90, "steps_per_epoch": 391}, 35190),
+        ("375000000tok", {"tokens_per_step": 4_000_000}, 94),  # 93.75
+        ("8000000tok", {"tokens_per_step": 4_000_000, "steps_per_epoch": 9}, 2),
+        ("2560sp", {"samples_per_step": 256}, 10),
         ("0ep", {}, 0),
         (7, {"epochs": 90, "steps_per_epoch": 391}, 7),  # a plain integer is what it is
     ],
 )
 def test_a_length_becomes_a_plain_integer_in_the_unit_that_is_stepped(text, units, by_hand):
-    assert warmup_steps(text, **units) == by_hand
-    assert type(warmup_steps(text, **units)) is int
+    for length in (warmup_steps, last_epoch):
+        assert length(text, **units) == by_hand
+        assert type(length(text, **units)) is int
+
+
+@pytest.mark.parametrize(
+    ("text", "units", "exact", "whole"),
+    [
+        ("2.4ep", {"steps_per_epoch": 1251}, 3002.4, 3002),
+        ("2.5ep", {"steps_per_epoch": 391}, 977.5, 978),
+        ("0.3ep", {"steps_per_epoch": 10}, 3, 3),  # 0.3 * 10 is 3 in decimals alone
+        ("0.03run", {"epochs": 3, "steps_per_epoch": 391}, 35, 35),
+    ],
+)
+def test_a_length_in_epochs_is_exact_where_it_may_lie_between_updates(text, units, exact, whole):
+    assert ramp(text, **units) == exact
+    assert last_epoch(text, **units) == whole
+
+
+@pytest.mark.parametrize(
+    ("text", "units", "epochs"),
+    [
+        ("2.4ep", {}, 2.4),
+        ("0.1run", {"epochs": 93}, 9.3),
+    ],
+)
+def test_a_length_may_lie_between_epochs(text, units, epochs):
+    assert ramp(text, **units) == epochs
+
+
+def test_the_145th_period_of_2_4_epochs_begins_at_the_update_that_it_should():
+    """By hand: 145 * 2.4 * 1,251 = 435,348; a period rounded to 3,002 would be there 58 early."""
+    assert 145 * ramp("2.4ep", steps_per_epoch=1251) == 435_348
 
 
 @given(st.decimals(0, 1, places=3), st.integers(1, 400), st.integers(1, 5000))
@@ -54,24 +109,33 @@ def test_a_share_of_the_run_is_off_by_half_an_update_at_most(share, epochs, step
 @pytest.mark.parametrize(
     ("text", "units", "message"),
     [
-        ("300st", {}, r"^warmup_epochs is '300st', which takes steps_per_epoch to resolve: give f"),
-        ("0.1run", {}, r"^warmup_epochs is '0.1run', which takes epochs to resolve: give from_c"),
-        ("0.1run", {"steps_per_epoch": 9}, r"'0.1run', which takes epochs to resolve: .* epochs="),
-        ("0.1run", {"epochs": 93}, r"'0.1run', or 9.3 epochs, which is not a whole number: .*"),
-        ("2.5ep", {"epochs": 90}, r"'2.5ep', or 2.5 epochs, which is not a whole number"),
+        ("300st", {}, r"^last_epoch is '300st', which needs .*steps_per_epoch=\.\.\.\)"),
+        ("0.1run", {}, r"^last_epoch is '0.1run', which needs .*config, epochs=\.\.\.\)"),
+        ("0.1run", {"steps_per_epoch": 9}, r"which needs .*, epochs="),
+        ("5ep", {"tokens_per_step": 9}, r"'5ep', which needs .* steps_per_epoch="),
+        ("5tok", {"steps_per_epoch": 9}, r"'5tok', which needs .* tokens_per_step="),
+        ("5sp", {"steps_per_epoch": 9}, r"'5sp', which needs .* samples_per_step="),
+        ("0.1run", {"epochs": 93}, r"'0.1run', or 9.3 epochs, but must be a whole number: .*"),
+        ("2.5ep", {"epochs": 90}, r"'2.5ep', or 2.5 epochs, but must be a whole number"),
     ],
 )
 def test_what_cannot_be_resolved_says_what_is_missing(text, units, message):
     with pytest.raises(ValueError, match=message):
-        warmup_steps(text, **units)
+        last_epoch(text, **units)
 
 
-@pytest.mark.parametrize("text", ["0.1", "10%", "5", "5 ep", "-5ep", "5epochs", "ep", "1e3st", ""])
-def test_nothing_else_means_a_length(text):
-    with pytest.raises(TypeError, match="warmup_epochs must be an integer, got"):
+@pytest.mark.parametrize("text", ["10%", "5epochs", "5e", "100k", "1mtok", "5Ep"])
+def test_a_unit_that_is_not_known_is_named_with_those_that_are(text):
+    unit = text.lstrip("0123456789")
+    message = rf"warmup_epochs is '{text}', and '{unit}' is not a unit: .* ep, st, run, tok, sp$"
+    with pytest.raises(ValueError, match=message):
         warmup_steps(text, epochs=90, steps_per_epoch=391)
-    with pytest.raises(TypeError, match=r"warmup_epochs must be an integer, got 0\.1"):
-        warmup_steps(0.1, epochs=90, steps_per_epoch=391)
+
+
+@pytest.mark.parametrize("text", ["0.1", "5", "5 ep", "-5ep", "ep", "1e3st", "1e-3", ""])
+def test_nothing_else_means_a_length(text):
+    with pytest.raises(TypeError, match=f"warmup_epochs must be .*, got '{text}'"):
+        warmup_steps(text, epochs=90, steps_per_epoch=391)
 
 
 @pytest.mark.parametrize(
@@ -90,7 +154,7 @@ def test_a_rate_has_no_length(changed, message):
 @pytest.mark.parametrize("argument", ["epochs", "steps_per_epoch"])
 def test_what_is_multiplied_into_steps_has_no_unit(argument):
     config = {"class": "OneCycleLR", "epochs": 5, "steps_per_epoch": 9, argument: "5ep"}
-    with pytest.raises(TypeError, match=f"{argument} must be an integer, got '5ep'"):
+    with pytest.raises(TypeError, match=f"{argument} must be a number, got '5ep'"):
         from_config(config, steps_per_epoch=9)
 
 
@@ -98,7 +162,7 @@ def test_what_is_multiplied_into_steps_has_no_unit(argument):
     ("name", "argument"), [("WSD", "cycles"), ("CosineAnnealingWarmRestarts", "T_mult")]
 )
 def test_a_number_of_times_has_no_unit(name, argument):
-    with pytest.raises(TypeError, match=f"{argument} must be an integer, got '2ep'"):
+    with pytest.raises(TypeError, match=f"{argument} must be a number, got '2ep'"):
         from_config({"class": name, argument: "2ep"}, steps_per_epoch=9)
 
 
@@ -108,7 +172,9 @@ def test_a_number_of_times_has_no_unit(name, argument):
         ({"epochs": 0}, "epochs must be at least 1, got 0"),
         ({"epochs": 2.5}, "epochs must be an integer, got 2.5"),
         ({"steps_per_epoch": -1}, "steps_per_epoch must be at least 1, got -1"),
-        ({"steps_per_epoch": "9"}, "steps_per_epoch must be an integer, got '9'"),
+        ({"steps_per_epoch": "9"}, "steps_per_epoch must be a number, got '9'"),
+        ({"tokens_per_step": 0}, "tokens_per_step must be at least 1, got 0"),
+        ({"samples_per_step": True}, "samples_per_step must be a number, got True"),
     ],
 )
 def test_bad_units_are_refused(units, message):
@@ -177,7 +243,9 @@ def test_a_length_beside_two_numbers_of_steps_per_epoch_is_neither():
     part = {"class": "StepLR", "base_lr": 0.1, "step_size": 2}
     parts = [{"class": "PerUpdate", "scheduler": part, "steps_per_epoch": n} for n in (3, 4)]
     config = {"class": "SequentialLR", "schedulers": parts, "milestones": ["5ep"]}
-    with pytest.raises(ValueError, match=r"milestones\[0\] is '5ep', which takes steps_per_epoch"):
+    with pytest.raises(
+        ValueError, match=r"milestones\[0\] is '5ep', which needs .*steps_per_epoch"
+    ):
         from_config(config)
     assert from_config({**config, "milestones": ["5st"]}).config["milestones"] == [5]
 
@@ -192,16 +260,20 @@ def test_a_warmup_ratio_is_a_share_of_the_run():
 
 
 def test_an_argument_of_a_users_class_is_a_length_by_its_annotation():
-    class RampLR(brainsched.LRScheduler):
-        def __init__(self, base_lr=1e-3, ramp=9, name: str = "", scale: float = 1.0, last_epoch=0):
-            self.ramp, self.name, self.scale = ramp, name, scale
+    class SlopeLR(brainsched.LRScheduler):
+        def __init__(
+            self, base_lr=1e-3, ramp=9, until=9.0, name: str = "", mode="1x", last_epoch=0
+        ):
+            self.ramp, self.until, self.name, self.mode = ramp, until, name, mode
             super().__init__(base_lr, last_epoch)
 
         def formula(self, epoch, base_lrs, xp):
-            return self.scale * base_lrs * xp.minimum(epoch * (1 / self.ramp), 1.0)
+            return base_lrs * xp.minimum(epoch * (1 / self.ramp), 1.0)
 
-    config = {"class": "RampLR", "base_lr": 0.5, "ramp": "4ep", "name": "4ep"}
+    config = {"class": "SlopeLR", "base_lr": 0.5, "ramp": "4ep", "name": "4ep", "mode": "2x"}
+    config["until"] = "2.25ep"
     scheduler = from_config(config, steps_per_epoch=2)
     assert scheduler.lr_at(4).item() == 0.25
-    assert scheduler.config["name"] == "4ep"
+    assert scheduler.config["until"] == 4.5
+    assert (scheduler.config["name"], scheduler.config["mode"]) == ("4ep", "2x")
     assert from_config({**config, "base_lr": jnp.float32(0.5)}, steps_per_epoch=1).lr_at(2) == 0.25

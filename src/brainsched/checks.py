@@ -230,7 +230,10 @@ def metric(name: str, value: Any) -> Array:
     if isinstance(value, jax.Array):
         value = jax.lax.convert_element_type(real_array(name, value), np.float32)
     else:
-        value = np.asarray(real(name, value), np.float32)
+        value = real(name, value)
+        if isinstance(value, int) and value.bit_length() > 1023:  # JSON can hold 10**400
+            raise ValueError(f"{name} must fit into a float, got {shown(value)}")
+        value = np.asarray(value, np.float32)
     if value.ndim:
         raise ValueError(f"{name} must be a scalar, got an array of shape {value.shape}")
     return value

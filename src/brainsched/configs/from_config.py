@@ -5,19 +5,20 @@ import inspect
 import numbers
 import pkgutil
 import re
+import reprlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from brainsched import checks
-from brainsched.configs.lengths import Lengths, positive
+from brainsched.configs.lengths import Lengths
 from brainsched.core import config as configuring
 from brainsched.core.arguments import parameters
-
-if TYPE_CHECKING:
-    from brainsched.core.scheduler import LRScheduler
+from brainsched.core.scheduler import LRScheduler
 
 # Integers, but not in the unit in which the scheduler is stepped.
 _NO_LENGTHS = ("T_mult", "cycles", "epochs", "steps_per_epoch")
+# A file of a few lines can be large without end: YAML's aliases share parts.
+_DEEPEST, _MOST_MAPPINGS, _MOST_VALUES = 64, 1_000, 1_000_000
 
 
 def from_config(
@@ -25,9 +26,11 @@ def from_config(
     *,
     epochs: int | None = None,
     steps_per_epoch: int | None = None,
+    tokens_per_step: int | None = None,
+    samples_per_step: int | None = None,
     functions: Mapping[str, Callable[..., Any]] | None = None,
     import_functions: bool = False,
-) -> "LRScheduler":
+) -> LRScheduler:
     """Build a scheduler from its ``config``, as from a YAML or a JSON file.
 
     Parameters
@@ -35,15 +38,15 @@ def from_config(
     config : mapping
         The name of a scheduler class under ``'class'``, or ``'type'``, and the arguments of its
         constructor. An argument that is itself such a mapping becomes a scheduler. A
-        ``ConfigDict`` of ml_collections and a ``DictConfig`` of OmegaConf are mappings, too.
-    epochs : int, optional
-        How many epochs the run has, for lengths such as ``'0.1run'``.
-    steps_per_epoch : int, optional
-        How many optimizer steps make an epoch. Where it is given, lengths such as ``'5ep'``,
-        ``'300st'`` and ``'0.1run'`` become numbers of steps, rounded to the nearest, for a
-        scheduler that is stepped once an update. Else they become numbers of epochs, which must
-        be whole. The parts of a :class:`PerUpdate`, which brings its own ``steps_per_epoch`` or
-        gets this one, are in epochs.
+        ``ConfigDict`` of ml_collections or a ``DictConfig`` of OmegaConf is a mapping, too.
+    epochs, steps_per_epoch, tokens_per_step, samples_per_step : int, optional
+        How many epochs the run has, and how many optimizer steps an epoch, tokens or samples a
+        step. Lengths such as ``'2.4ep'``, ``'300st'``, ``'0.1run'``, ``'1000000tok'`` and
+        ``'2560sp'`` become numbers of steps where one of the last three is given, for a scheduler
+        that is stepped once an update, and else numbers of epochs. ``'2.4ep'`` is exact where the
+        argument may lie between steps; the other units are rounded to the nearest step. The parts
+        of a :class:`PerUpdate`, which has its own ``steps_per_epoch`` or gets this one, are in
+        epochs.
     functions : mapping from str to callable, optional
         The functions that the config may name, by the names that it has for them.
     import_functions : bool
@@ -58,33 +61,71 @@ def from_config(
     Raises
     ------
     TypeError, ValueError
-        If the class, an argument or a function is unknown, if an argument is refused by the
-        class, or if a length cannot be resolved. For a part of a composition the message begins
-        with its place, as in ``schedulers[1]: ...``.
+        If the class, an argument, a unit or a function is unknown, if the class refuses an
+        argument, or if the config is nested too deep or too large. For a part of a composition the
+        message begins with its place, as in ``schedulers[1]: ...``.
 
     Examples
     --------
     >>> import brainsched
-    >>> scheduler = brainsched.from_config(
-    ...     {"class": "PiecewiseConstantSchedule", "base_lr": 0.5,
-    ...      "boundaries": [10], "values": [1.0, 0.5]}
-    ... )
-    >>> scheduler.lr_at(10).item()
-    0.25
     >>> plan = {"class": "WSD", "warmup_steps": "0.1run", "stay_steps": "7ep", "decay_steps": "2ep"}
     >>> scheduler = brainsched.from_config(plan, epochs=10, steps_per_epoch=25)
     >>> scheduler.warmup_steps, scheduler.stay_steps, scheduler.decay_steps
     (25, 175, 50)
-    >>> halved = {"type": "LambdaLR", "base_lr": 1.0, "lr_lambda": "half"}
-    >>> brainsched.from_config(halved, functions={"half": lambda epoch: 0.5}).lr_at(0).item()
-    0.5
     """
-    if not _is_mapping(config):
+    if not hasattr(config, "keys"):
         raise TypeError(f"config must be a mapping, got {type(config).__name__}")
-    whole = _as_dict(config)
-    steps_per_epoch = positive("steps_per_epoch", steps_per_epoch)
-    lengths = _lengths(whole, positive("epochs", epochs), steps_per_epoch)
-    return _Builder(_callables(functions), import_functions, lengths).scheduler("", whole)
+    lengths = Lengths(epochs, steps_per_epoch, tokens_per_step, samples_per_step)
+    for name, number in zip(lengths._fields, lengths[:4], strict=False):
+        if number is not None and checks.integer(name, number) < 1:
+            raise ValueError(f"{name} must be at least 1, got {number}")
+    reader = _Reader()
+    whole, own = reader.read(config, 0), reader.steps_per_epoch
+    if steps_per_epoch is not None and own - {steps_per_epoch}:
+        raise ValueError(
+            f"steps_per_epoch must be that of the PerUpdate in the config, "
+            f"{min(own - {steps_per_epoch})}, got {steps_per_epoch}"
+        )
+    if len(own) == 1:
+        lengths = lengths._replace(steps_per_epoch=min(own))
+    lengths = lengths._replace(in_steps=bool(own) or any(lengths[1:4]))
+    return _Builder(functions or {}, import_functions, lengths).scheduler("", whole)
+
+
+class _Reader:
+    """Copies a config into dicts, lists and tuples, as long as it is of a bounded size.
+
+    It notes each ``steps_per_epoch`` of a part that says by it that it is stepped once an update.
+    """
+
+    def __init__(self) -> None:
+        self.mappings = self.values = 0
+        self.steps_per_epoch: set[int] = set()
+
+    def read(self, value: Any, depth: int) -> Any:
+        self.values += 1
+        if depth > _DEEPEST:
+            raise ValueError(f"config is nested more than {_DEEPEST} deep, or contains itself")
+        if self.mappings > _MOST_MAPPINGS or self.values > _MOST_VALUES:
+            raise ValueError(
+                f"config has more than {_MOST_MAPPINGS:,} mappings or {_MOST_VALUES:,} values, "
+                f"counting a shared one wherever it is used"
+            )
+        if isinstance(value, str | bytes | int | float):
+            return value
+        # ConfigDict of ml_collections is no Mapping.
+        if hasattr(value, "keys") and hasattr(value, "__getitem__"):
+            self.mappings += 1
+            entries = {key: self.read(value[key], depth + 1) for key in value.keys()}  # noqa: SIM118
+            cls = configuring.classes().get(str(entries.get(_class_key(entries))))
+            number = entries.get("steps_per_epoch")
+            if cls and cls._parts_are_in_epochs and isinstance(number, numbers.Integral):
+                self.steps_per_epoch.add(int(number))
+            return entries
+        if isinstance(value, Sequence):
+            kind = tuple if isinstance(value, tuple) else list
+            return kind(self.read(entry, depth + 1) for entry in value)
+        return value
 
 
 class _Builder(NamedTuple):
@@ -94,21 +135,22 @@ class _Builder(NamedTuple):
     import_functions: bool
     lengths: Lengths
 
-    def scheduler(self, place: str, config: Mapping[str, Any]) -> "LRScheduler":
+    def scheduler(self, place: str, config: Mapping[str, Any]) -> LRScheduler:
         """Return the scheduler of the config at ``place`` in the whole: '' is the whole."""
         arguments = dict(config)
-        key = _class_key(arguments) or "class"
+        key = _class_key(arguments)
         name = arguments.pop(key, None)
         with _naming(place):
-            classes = configuring.classes()
-            if not isinstance(name, str) or name not in classes:
-                known = ", ".join(sorted(classes))
-                raise ValueError(f"config[{key!r}] must be one of {known}; got {name!r}")
-            cls = classes[name]
+            cls = configuring.class_of(name) if isinstance(name, str) else None
+            if cls is None:
+                known = ", ".join(sorted(configuring.classes()))
+                raise ValueError(
+                    f"config[{key!r}] must be one of {known}; got {reprlib.repr(name)}"
+                )
             for argument in arguments:
                 if argument not in parameters(cls):
                     raise ValueError(
-                        f"{cls.__name__} has no argument {argument!r}; it has "
+                        f"{cls.__name__} has no argument {reprlib.repr(argument)}; it has "
                         f"{', '.join(parameters(cls))}"
                     )
         of_parts = self
@@ -119,52 +161,46 @@ class _Builder(NamedTuple):
         prefix = f"{place}." if place else ""
         built = {}
         for argument, value in arguments.items():
-            is_length = _is_length(cls, argument)
-            builder = self if is_length else of_parts
-            built[argument] = builder.argument(f"{prefix}{argument}", value, is_length)
+            kind = _kind_of_length(cls, argument)
+            builder = of_parts if kind is None else self
+            built[argument] = builder.argument(f"{prefix}{argument}", value, kind)
         with _naming(place):
             return cls(**built)
 
-    def argument(self, place: str, value: Any, is_length: bool) -> Any:
+    def argument(self, place: str, value: Any, kind: type | None) -> Any:
         """Return an argument as the constructor takes it; it may be a length, or a list of them."""
-        if _is_mapping(value):
-            config = _as_dict(value)
-            if _class_key(config) is not None:
-                return self.scheduler(place, config)
+        if isinstance(value, dict):
+            if isinstance(value.get(_class_key(value)), str):  # else a group may be called so
+                return self.scheduler(place, value)
             return {
-                key: self.argument(f"{place}[{key!r}]", entry, is_length)
-                for key, entry in config.items()
+                key: self.argument(f"{place}[{key!r}]", entry, kind) for key, entry in value.items()
             }
-        if isinstance(value, str):
-            length = self.lengths.resolved(place, value) if is_length else None
-            return self.text(place, value) if length is None else length
-        if isinstance(value, Sequence):
-            entries = [
-                self.argument(f"{place}[{i}]", entry, is_length) for i, entry in enumerate(value)
-            ]
-            return tuple(entries) if isinstance(value, tuple) else entries
-        return value
+        if isinstance(value, list | tuple):
+            return type(value)(
+                self.argument(f"{place}[{i}]", entry, kind) for i, entry in enumerate(value)
+            )
+        if not isinstance(value, str):
+            return value
+        length = None if kind is None else self.lengths.resolved(place, value, kind is int)
+        return self.text(place, value) if length is None else length
 
     def text(self, place: str, text: str) -> Any:
         """Return a string, or the function that it names."""
-        if text in self.functions:
-            return self.functions[text]
-        if ":" not in text:
-            return text
+        if text in self.functions or ":" not in text:
+            return self.functions.get(text, text)
+        cure = f"call from_config(config, functions={{{text!r}: function}})"
         if not self.import_functions:
             raise ValueError(
-                f"{place} names the function {text!r}, which from_config does not import by "
-                f"itself, since that would run a module's code: give it with "
-                f"from_config(config, functions={{{text!r}: function}}), or, if you trust the "
-                f"config as you trust code, from_config(config, import_functions=True)"
+                f"{place} names the function {text!r}, whose module from_config does not import by "
+                f"itself, since that runs code: {cure}, or, if you trust the config like code, "
+                f"from_config(config, import_functions=True)"
             )
         try:
             return pkgutil.resolve_name(text)
         except (ImportError, AttributeError, ValueError) as error:
             raise ValueError(
-                f"{place} names the function {text!r}, which cannot be imported: only one that is "
-                f"defined at the top of a module can; give others with "
-                f"from_config(config, functions={{{text!r}: function}})"
+                f"{place} names the function {text!r}, which cannot be imported, as only one at "
+                f"the top of a module can: {cure}"
             ) from error
 
 
@@ -180,81 +216,21 @@ def _naming(place: str) -> Iterator[None]:
         raise kind(f"{place}: {error}") from error
 
 
-def _is_length(cls: Any, argument: str) -> bool:
-    """Whether an argument counts in the unit in which the scheduler is stepped.
+def _kind_of_length(cls: Any, argument: str) -> type | None:
+    """Return int if an argument may be a length, float if it may lie between steps, else None.
 
-    An integer does, or integers, by the annotation of the argument; a rate or a factor does not.
+    By its annotation, or else by its default. A rate, with its "floating", is none, nor is a text.
     """
-    # That of the class is without types, for help().
-    annotation = inspect.signature(cls.__init__).parameters[argument].annotation
-    is_integer = annotation is inspect.Parameter.empty or re.search(
-        r"\bint\b", inspect.formatannotation(annotation)
-    )
-    return bool(is_integer) and argument not in _NO_LENGTHS
+    # The signature of the class is without types, for help().
+    parameter = inspect.signature(cls.__init__).parameters[argument]
+    names = set(re.findall(r"\w+", inspect.formatannotation(parameter.annotation)))
+    if parameter.annotation is parameter.empty:
+        names = {type(parameter.default).__name__} & {"float", "str"} or {"int"}
+    if "floating" in names or argument in _NO_LENGTHS or not names & {"int", "float"}:
+        return None
+    return float if "float" in names else int
 
 
-def _lengths(config: Any, epochs: int | None, steps_per_epoch: int | None) -> Lengths:
-    """Return what the lengths of a config are resolved with.
-
-    They are in steps where the scheduler is stepped once an update: as the caller says, by giving
-    ``steps_per_epoch``, or as a :class:`PerUpdate` in the config does.
-    """
-    found = set(_steps_per_epoch(config))
-    for number in found:
-        if steps_per_epoch not in (None, number):
-            raise ValueError(
-                f"steps_per_epoch must be that of the PerUpdate in the config, {number}, "
-                f"got {steps_per_epoch}"
-            )
-    if steps_per_epoch is None and len(found) == 1:
-        (steps_per_epoch,) = found
-    return Lengths(epochs, steps_per_epoch, steps_per_epoch is not None or bool(found))
-
-
-def _steps_per_epoch(config: Any) -> Iterator[int]:
-    """Yield ``steps_per_epoch`` of each part of a config that says that it is stepped per update.
-
-    As long as it is a number: what it must be is for the class to say.
-    """
-    if _is_mapping(config):
-        entries = _as_dict(config)
-        cls = configuring.classes().get(str(entries.get(_class_key(entries) or "class")))
-        if cls is not None and cls._parts_are_in_epochs:
-            number = entries.get("steps_per_epoch")
-            if isinstance(number, numbers.Integral):
-                yield int(number)
-        for value in entries.values():
-            yield from _steps_per_epoch(value)
-    elif isinstance(config, Sequence) and not isinstance(config, str | bytes):
-        for value in config:
-            yield from _steps_per_epoch(value)
-
-
-def _class_key(config: Mapping[str, Any]) -> str | None:
-    """Return under which key the class is, if it is a scheduler's config."""
-    # A group of base rates may be called so, too; but its rate is no name.
-    return next((key for key in ("class", "type") if isinstance(config.get(key), str)), None)
-
-
-def _is_mapping(value: Any) -> bool:
-    """Whether it is a mapping, or like one: ConfigDict of ml_collections is no ``Mapping``."""
-    return hasattr(value, "keys") and hasattr(value, "__getitem__")
-
-
-def _as_dict(value: Any) -> dict[str, Any]:
-    """Return a mapping as a dict of its entries, which resolve what they refer to."""
-    return {key: value[key] for key in value.keys()}  # noqa: SIM118  (all that it may have)
-
-
-def _callables(functions: Any) -> Mapping[str, Callable[..., Any]]:
-    """Return ``functions``, which must be a mapping of functions, or None."""
-    if functions is None:
-        return {}
-    if not isinstance(functions, Mapping):
-        raise TypeError(
-            f"functions must be a mapping from names to functions, got {checks.shown(functions)}"
-        )
-    for name, function in functions.items():
-        if not callable(function):
-            raise TypeError(f"functions[{name!r}] must be a function, got {checks.shown(function)}")
-    return functions
+def _class_key(config: Mapping[str, Any]) -> str:
+    """Return under which key the name of the class is."""
+    return "type" if not isinstance(config.get("class"), str) and "type" in config else "class"

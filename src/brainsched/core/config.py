@@ -14,26 +14,29 @@ import numpy as np
 
 from brainsched.core.arguments import kept
 
+# By module and name: a class replaces only itself, as when a notebook's cell is run again.
 _classes: dict[str, Any] = {}
+_our_names: set[str] = set()
 _listeners: list[Callable[[type], None]] = []
 
 
 def register(cls: type) -> None:
-    """Let ``from_config`` find a scheduler class by its name.
-
-    A class of that name takes the place of an earlier one, as when a notebook's cell is run again.
-    """
-    _classes[name_of(cls)] = cls
+    """Let ``from_config`` find a scheduler class by its name."""
+    _classes[full_name(cls)] = cls
+    if is_ours(cls):
+        _our_names.add(cls.__name__)
     for listener in _listeners:
         listener(cls)
 
 
+def full_name(cls: type) -> str:
+    """Return the name of a class with its module."""
+    return f"{cls.__module__}.{cls.__qualname__}"
+
+
 def name_of(cls: type) -> str:
     """Return the name of a class in a config: with its module, where ours has the name already."""
-    own = _classes.get(cls.__name__)
-    if own is None or own is cls or not is_ours(own) or is_ours(cls):
-        return cls.__name__
-    return f"{cls.__module__}.{cls.__qualname__}"
+    return full_name(cls) if cls.__name__ in _our_names and not is_ours(cls) else cls.__name__
 
 
 def is_ours(cls: type) -> bool:
@@ -41,9 +44,20 @@ def is_ours(cls: type) -> bool:
     return cls.__module__.startswith("brainsched.")
 
 
-def classes() -> Mapping[str, Any]:
-    """Return the classes that a config may name."""
-    return _classes
+def classes() -> dict[str, Any]:
+    """Return the classes that a config may name; of two with one name, the later one."""
+    return {name_of(cls): cls for cls in _classes.values()}
+
+
+def class_of(name: str) -> Any:
+    """Return the class that a config names, with its module or without; None if there is none."""
+    if name in _classes:
+        return _classes[name]
+    found = [cls for cls in _classes.values() if name_of(cls) == name]
+    if len(found) > 1:
+        several = " or ".join(map(full_name, found))
+        raise ValueError(f"{name!r} is the name of several classes: write {several}")
+    return found[0] if found else None
 
 
 def for_every_class(listener: Callable[[type], None]) -> None:
@@ -73,9 +87,7 @@ class _Repr(reprlib.Repr):
         return f"{{{', '.join(shown)}}}"
 
     def repr_instance(self, x: Any, level: int) -> str:
-        if _classes.get(name_of(type(x))) is type(x):
-            return call(x)
-        return super().repr_instance(x, level)
+        return call(x) if hasattr(x, "formula") else super().repr_instance(x, level)
 
 
 def call(scheduler: Any, **replaced: str) -> str:
@@ -96,7 +108,7 @@ def differences(saved: Any, present: Mapping[str, Any]) -> list[str]:
     saved = {**saved, **_defaults(present.get("class", ""), missing)}
     names = [*present, *(name for name in saved if name not in present)]
     return [
-        name
+        str(name)
         for name in names
         if name != "last_epoch" and not _same(saved.get(name), present.get(name))
     ]
@@ -104,7 +116,7 @@ def differences(saved: Any, present: Mapping[str, Any]) -> list[str]:
 
 def _defaults(name: str, arguments: Sequence[str]) -> dict[str, Any]:
     """Return the defaults, where they have any, of arguments of the class of this name."""
-    cls = _classes.get(name)
+    cls = classes().get(name)
     found = {} if cls is None else inspect.signature(cls).parameters
     return {
         argument: _plain(argument, parameter.default)
@@ -160,4 +172,5 @@ def _same(saved: Any, present: Any) -> bool:
 
 def same_number(saved: float, present: float) -> bool:
     """Whether two numbers are the same in float32, which some formats round to."""
-    return math.isclose(saved, present, rel_tol=np.finfo(np.float32).eps / 2)
+    in_range = -1e300 < saved < 1e300  # 10**400 fits into no float
+    return in_range and math.isclose(saved, present, rel_tol=np.finfo(np.float32).eps / 2)
