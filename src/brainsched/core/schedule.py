@@ -111,7 +111,8 @@ class Schedule(ABC):
         staircase : bool
             Whether the rate stays the same within an epoch, as that of a whole epoch.
         last_epoch : float, optional
-            The epoch of count 0, whole or not. Default: the ``last_epoch`` that the scheduler was built with.
+            The epoch of count 0, whole or not. Default: the ``last_epoch`` that the scheduler was
+            built with.
 
         Returns
         -------

@@ -9,10 +9,7 @@ from brainsched.schedules import schedule_checks
 
 
 class LayerwiseDecay(NamedTuple):
-    """The ``base_lr`` of a scheduler, and the ``groups`` of :func:`scale_by_scheduler`.
-
-    They are the rate of each layer by its name, and the name of each pattern's layer or layers.
-    """
+    """The rate of each layer by its name, and the name of each pattern's layer or layers."""
 
     base_lr: dict[str, float]
     groups: dict[str, str | list[str]]
@@ -43,8 +40,8 @@ def layerwise_decay(
     Returns
     -------
     LayerwiseDecay
-        ``base_lr`` and ``groups``. A layer's name is its first pattern without ``/*`` at the end,
-        and with ``/0``, ``/1``, ... where layers are stacked.
+        ``base_lr`` for a scheduler, ``groups`` for :func:`scale_by_scheduler`. A layer's name is
+        its first pattern without a last ``/*``, and with ``/0``, ``/1``, ... if it is stacked.
 
     Raises
     ------
@@ -54,9 +51,11 @@ def layerwise_decay(
     Examples
     --------
     >>> import brainsched
-    >>> brainsched.layerwise_decay(1.0, 0.5, ["embedding/*", "blocks/*", "blocks/*", "head/*"])
-    LayerwiseDecay(base_lr={'embedding': 0.125, 'blocks/0': 0.25, 'blocks/1': 0.5, 'head': 1.0}, \
-groups={'embedding/*': 'embedding', 'blocks/*': ['blocks/0', 'blocks/1'], 'head/*': 'head'})
+    >>> rates, groups = brainsched.layerwise_decay(1.0, 0.5, ["blocks/*", "blocks/*", "head/*"])
+    >>> rates
+    {'blocks/0': 0.25, 'blocks/1': 0.5, 'head': 1.0}
+    >>> groups
+    {'blocks/*': ['blocks/0', 'blocks/1'], 'head/*': 'head'}
 
     References
     ----------
