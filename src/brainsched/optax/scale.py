@@ -3,6 +3,7 @@
 Nothing here touches a State: what runs under ``jax.jit`` or ``nnx.jit`` is pure.
 """
 
+import functools
 import math
 from typing import Any, NamedTuple
 
@@ -13,7 +14,7 @@ from jaxtyping import Float, Int
 
 from brainsched.core.scheduler import LRScheduler
 from brainsched.optax.groups import Assignment, Groups, checksum
-from brainsched.optax.schedule import Rates, compiled
+from brainsched.optax.schedule import Rates
 from brainsched.types import Array
 
 
@@ -131,7 +132,7 @@ def scale_by_scheduler(
             hyperparams["learning_rate_multiplier"] = times.init(jnp.ones((), present.dtype))
         return ScaleBySchedulerState(jnp.asarray(first, jnp.int32), hyperparams)
 
-    @compiled
+    @functools.partial(jax.jit, inline=True)  # for calls outside of compiled code
     def advanced(count: Any, before: Any, scale: Any, factor: Any) -> tuple[Any, ...]:
         """Return the next count, the hyperparameters, and what each group is multiplied by."""
         scheduled = jnp.asarray(rates.at(count))

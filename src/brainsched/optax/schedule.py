@@ -2,7 +2,6 @@
 
 import numbers
 import warnings
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -14,7 +13,6 @@ from brainsched.core import arguments
 from brainsched.core import config as configuring
 from brainsched.core.evaluation import float64_arithmetic
 from brainsched.core.scheduler import LRScheduler
-from brainsched.link import upstream
 from brainsched.optax.groups import group_number
 from brainsched.schedules.per_update import PerUpdate
 from brainsched.types import Array
@@ -43,7 +41,7 @@ class Rates:
         stretched = scheduler
         if staircase or steps_per_epoch != 1:
             stretched = PerUpdate(scheduler, steps_per_epoch, staircase)
-        # Rounded, since 1.1 * 10 is 11.000000000000002, and 1e-6 of an update is no matter.
+        # Rounded, since 0.07 * 100 is 7.000000000000001: it begins with update 7.
         self.first_count = round(checks.number("last_epoch", first) * steps_per_epoch, 6)
         number = scheduler.max_groups or len(scheduler.base_lrs)
         named = scheduler.group_names
@@ -61,12 +59,6 @@ class Rates:
             epoch = jax.lax.max(checks.real_array("count", count).astype(np.float64), 0.0)
             epoch = epoch + first if first else epoch
         return self._evaluation.rates(epoch)
-
-
-def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Return ``function`` compiled once for calls outside of a trace, and inlined inside one."""
-    # What is built inside a trace may close over tracers.
-    return function if upstream.inside_a_trace() else jax.jit(function, inline=True)
 
 
 class OptaxSchedule:
@@ -103,7 +95,7 @@ class OptaxSchedule:
         def rate(count: Any) -> Array:
             return rates.at(count, rates.first_count)[..., index]
 
-        self._on_host, self._in_jax = rate, compiled(rate)
+        self._on_host, self._in_jax = rate, jax.jit(rate, inline=True)
 
     def __call__(self, count: Any) -> Array:
         """Return the rate after ``count`` updates."""
