@@ -1,8 +1,5 @@
 """Learning-rate schedules for models trained with brainstate and Flax."""
 
-from brainsched.link import x64  # noqa: F401  (before whatever imports brainstate)
-
-# isort: split
 from brainsched import schedules
 from brainsched.configs.from_config import from_config
 from brainsched.core.scheduler import LRScheduler
