@@ -94,7 +94,9 @@ def main():
                 manager.latest_step(), args=ocp.args.StandardRestore(nnx.state((model, optimizer)))
             )
             nnx.update((model, optimizer), saved)
-            brainsched.check_resumed(optimizer.opt_state, scheduler)
+            brainsched.check_resumed(
+                optimizer.opt_state, scheduler, steps_per_epoch=steps_per_epoch
+            )
             first_epoch = manager.latest_step() + 1
 
     for epoch in range(first_epoch, epochs):

@@ -148,7 +148,9 @@ def main():
             restored = nnx.state((model, optimizer))
             nnx.replace_by_pure_dict(restored, saved["state"])
             nnx.update((model, optimizer), restored)
-            brainsched.check_resumed(optimizer.opt_state, schedule)  # it warns of another plan
+            brainsched.check_resumed(  # it warns if the schedule changed
+                optimizer.opt_state, schedule, steps_per_epoch=arguments.updates
+            )
             history = saved["history"]
             print(f"resumed after {len(history)} epochs")
 

@@ -65,7 +65,7 @@ def train_under_flax(model, scheduler, epochs):
     for _ in range(epochs):
         for _ in range(STEPS_PER_EPOCH):
             train_step(model, optimizer)
-        rates.append(float(optimizer.opt_state.hyperparams["learning_rate"][0]))
+        rates.append(float(optimizer.opt_state.hyperparams["learning_rate"][...]))
     return rates, int(optimizer.opt_state.count[...]) // STEPS_PER_EPOCH
 
 

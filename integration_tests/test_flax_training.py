@@ -19,6 +19,8 @@ from sklearn.datasets import load_digits
 
 from brainsched import PiecewiseConstantSchedule, scale_by_scheduler
 
+pytestmark = pytest.mark.slow
+
 X64 = """
 import jax
 jax.config.update("jax_enable_x64", {enabled})

@@ -36,18 +36,39 @@ def factors(tx, params):
     return jax.tree.map(lambda update: (-update).tolist(), updates)
 
 
+# Patterns
+
+
+@pytest.mark.parametrize(
+    "groups",
+    [
+        {"embed/*": 1, "body/*": 0, "head/kern?l": 1},
+        {"body*": 0, "*": 1},
+        {"*/bias": np.int64(0), "body/k*": 0, "*": 1},
+        lambda path: 0 if path in ("body/kernel", "body/bias") else 1,
+    ],
+)
+def test_groups_are_patterns_the_first_match_counts_or_a_function_of_the_path(groups):
+    found = factors(scale_by_scheduler(constant([0.5, 0.125]), groups), NETWORK)
+    assert found == {
+        "embed": {"kernel": 0.125},
+        "body": {"kernel": 0.5, "bias": 0.5},
+        "head": {"kernel": 0.125},
+    }
+
+
 # Patterns that claim nothing, and groups without a parameter
 
 
 @pytest.mark.parametrize(
     ("groups", "message"),
     [
-        ({"embd*": 1, "*": 0}, r"'embd\*', which matches no parameter: there are \['body/bias'"),
-        ({"*": 0, "embed/*": 1}, r"'embed/\*', which claims no parameter: '\*' comes before it"),
-        ({"embed/*": 1, "embed/kernel": 0, "*": 0}, "'embed/kernel', which claims no parameter"),
-        ({"*": 0}, "no parameter is in param group 1: its rates would play no part"),
-        (lambda path: 1, "no parameter is in param group 0"),
-        ({"embed/*": "head", "*": "head"}, r"no parameter is in param group 0 \('body'\)"),
+        ({"embd*": 1, "*": 0}, r"'embd\*', which claims none of the parameters \['body/bias'"),
+        ({"*": 0, "embed/*": 1}, r"'embed/\*', which claims none .* an earlier one does"),
+        ({"embed/*": 1, "embed/kernel": 0, "*": 0}, "'embed/kernel', which claims none"),
+        ({"*": 0}, r"no parameter is in param group '1'\. .* pass allow_unused=True"),
+        (lambda path: 1, "no parameter is in param group '0'"),
+        ({"embed/*": "head", "*": "head"}, r"no parameter is in param group 'body'"),
     ],
 )
 def test_what_claims_no_parameter_raises_when_the_state_is_made(groups, message):
@@ -64,7 +85,7 @@ def test_what_claims_no_parameter_raises_when_the_state_is_made(groups, message)
 def test_a_column_that_no_group_has_raises_when_the_state_is_made():
     table = PiecewiseConstantSchedule(NAMED, [2], [[1.0, 1.0, 0.0], [1.0, 1.0, 1.0]])
     tx = scale_by_scheduler(table, {"head/*": "head", "*": "body"})
-    with pytest.raises(ValueError, match=r"group 2 \(a column beyond the 2 names in base_lr\)"):
+    with pytest.raises(ValueError, match="no parameter is in param group '2'"):
         tx.init(NETWORK)
 
 
@@ -74,16 +95,11 @@ def test_a_row_with_names_says_how_to_write_it():
         PiecewiseConstantSchedule(NAMED, [2], [1.0, by_name])
 
 
-def test_a_name_where_there_are_none_says_what_to_write():
-    with pytest.raises(ValueError, match=r"got 'all': use 0, or base_lr=\{'all': ...\}"):
-        scale_by_scheduler(constant(0.5), {"*": "all"})
-
-
 def test_parts_of_the_parameters_allow_what_is_for_the_others():
     groups = {"head/*": 1, "embed/*": 1, "*": 0}
     mask = {"embed": True, "body": False, "head": False}
     tx = optax.masked(scale_by_scheduler(constant([0.5, 0.125]), groups), mask)
-    with pytest.raises(ValueError, match=r"'head/\*', which matches no parameter.*allow_unused"):
+    with pytest.raises(ValueError, match=r"'head/\*', which claims none .*allow_unused"):
         tx.init(NETWORK)
     part = scale_by_scheduler(constant([0.5, 0.125]), groups, allow_unused=True)
     found = factors(optax.masked(part, mask), NETWORK)
@@ -111,6 +127,20 @@ def test_a_tuple_as_a_key_contributes_its_parts():
     nested = {"layer": {("r2r", ("in", 0)): 1.0, ("r2r", ("out", 1)): 1.0}}
     tx = scale_by_scheduler(constant([0.5, 0.125]), {"layer/r2r/out/1": 1, "layer/r2r/*/0": 0})
     assert list(factors(tx, nested)["layer"].values()) == [0.5, 0.125]
+
+
+def test_paths_join_keys_indices_and_attributes_with_slashes():
+    seen = []
+
+    def group(path):
+        seen.append(path)
+        return 0
+
+    tree = {"layers": [jnp.ones(1), (jnp.ones(1), jnp.ones(1))], "a": optax.TraceState(jnp.ones(1))}
+    tx = scale_by_scheduler(constant(0.5), group)
+    tx.update(tree, tx.init(tree))
+    assert seen[:4] == seen[4:]
+    assert sorted(seen[:4]) == ["a/trace", "layers/0", "layers/1/0", "layers/1/1"]
 
 
 class Attention(NamedTuple):
@@ -143,7 +173,7 @@ def test_brackets_in_names_stand_for_themselves():
     params = {"w[0]": 1.0, "w0": 1.0}
     tx = scale_by_scheduler(constant([0.5, 0.125]), {"w[0]": 1, "w?": 0})
     assert factors(tx, params) == {"w[0]": 0.125, "w0": 0.5}
-    with pytest.raises(ValueError, match=r"'w\[01\]', which matches no parameter"):
+    with pytest.raises(ValueError, match=r"'w\[01\]', which claims none"):
         scale_by_scheduler(constant([0.5, 0.1]), {"w[01]": 1, "*": 0}).init(params)
 
 
@@ -197,7 +227,7 @@ def test_rates_by_name_say_what_is_missing():
     state = scale_by_scheduler(scheduler, {"head/*": 1, "*": 0}).init(NETWORK)
     with pytest.raises(ValueError, match="has 2 states of scale_by_scheduler"):
         rates_by_name((state, state), scheduler)
-    with pytest.raises(ValueError, match="the rates of 2 param groups, and the scheduler has 1"):
+    with pytest.raises(ValueError, match="opt_state has 2 rates, for the groups"):
         rates_by_name(state, constant(0.5))
 
 
@@ -283,12 +313,9 @@ def test_a_first_axis_of_another_length_than_its_groups_raises():
         ((-1.0, 0.5, ["a"]), ValueError, "base_lr must be finite and not negative"),
         ((1.0, 0.0, ["a"]), ValueError, r"decay must be a number in \(0, 1\]"),
         ((1.0, 0.5, "a/*"), TypeError, "layers must be a sequence of patterns"),
-        ((1.0, 0.5, []), ValueError, "layers must have at least one layer"),
         ((1.0, 0.5, ["a", 1]), TypeError, r"layers\[1\] must be a sequence of patterns"),
-        ((1.0, 0.5, ["a", [1]]), TypeError, r"layers\[1\] must be a pattern of paths, got 1"),
-        ((1.0, 0.5, ["a", []]), ValueError, r"layers\[1\] must have at least one pattern"),
         ((1.0, 0.5, ["a/*", "a"]), ValueError, r"layers\[1\] is called 'a', as a layer before"),
-        ((1.0, 0.5, [["a", "b"], ["c", "b"]]), ValueError, r"layers\[1\] has the pattern 'b', whi"),
+        ((1.0, 0.5, [["a", "b"], ["c", "b"]]), ValueError, r"layers\[1\] repeats the pattern 'b'"),
     ],
 )
 def test_layerwise_decay_refuses_what_it_cannot_mean(arguments, error, message):

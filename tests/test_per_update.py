@@ -182,9 +182,9 @@ def test_config_repr_and_plot_show_the_part():
         (([StepLR()], 100), TypeError, "scheduler must be a scheduler of brainsched, got list"),
         ((braintools.optim.StepLR(), 100), TypeError, "scheduler must be a scheduler of brainsch"),
         ((ReduceLROnPlateau(), 100), TypeError, "scheduler needs a rate that is a function"),
-        ((StepLR(), 0), ValueError, "steps_per_epoch must be an integer from 1 to .*, got 0"),
-        ((StepLR(), 1.5), TypeError, "steps_per_epoch must be an integer, got 1.5"),
-        ((StepLR(), True), TypeError, "steps_per_epoch must be an integer, got True"),
+        ((StepLR(), 0), ValueError, "steps_per_epoch must be above 0, got 0"),
+        ((StepLR(), -1.5), ValueError, "steps_per_epoch must be finite and not negative, got -1.5"),
+        ((StepLR(), True), TypeError, "steps_per_epoch must be a number, got True"),
         ((StepLR(), 100, 1), TypeError, "staircase must be True or False, got 1"),
     ],
 )

@@ -90,14 +90,14 @@ class Schedule(ABC):
     def as_optax(
         self,
         group: int | str | None = None,
-        steps_per_epoch: int = 1,
+        steps_per_epoch: float = 1,
         *,
         staircase: bool = False,
-        last_epoch: int | None = None,
+        last_epoch: float | None = None,
     ) -> Callable[[Any], Array]:
         """Return the rate of one param group as an ``optax.Schedule``, for optax and Flax.
 
-        The position is the count that optax keeps; where the scheduler stands plays no part. What
+        The position is the count that optax keeps; where the scheduler stands is ignored. What
         happens to the scheduler later does not reach the schedule.
 
         Parameters
@@ -105,17 +105,19 @@ class Schedule(ABC):
         group : int or str, optional
             An entry of ``base_lr``, by number or name, or a column of a schedule with a column
             for each group. Default: 0.
-        steps_per_epoch : int
-            How many counts make an epoch.
+        steps_per_epoch : float
+            The number of updates in an epoch, whole or not, if the schedule is in epochs. Leave it
+            out if the schedule is in updates.
         staircase : bool
             Whether the rate stays the same within an epoch, as that of a whole epoch.
-        last_epoch : int, optional
-            The epoch of count 0. Default: the ``last_epoch`` that the scheduler was built with.
+        last_epoch : float, optional
+            The epoch of count 0, whole or not. Default: the ``last_epoch`` that the scheduler was
+            built with.
 
         Returns
         -------
         callable
-            From a count, traced or not, to the scheduled rate at epoch
+            From a count, a real number, traced or not, to the scheduled rate at epoch
             ``last_epoch + count / steps_per_epoch``, positive and in the rate's dtype. A count
             below 0 is one of 0. It can be pickled.
 
@@ -132,7 +134,7 @@ class Schedule(ABC):
         See Also
         --------
         scale_by_scheduler : a rate for each group of parameters.
-        PerUpdate : the same, of updates in the place of epochs, under brainstate.
+        PerUpdate : the same, of updates instead of epochs, under brainstate.
         """
         # Up the stairs: the bridges stand on the base, which needs none of them.
         from brainsched.optax.schedule import OptaxSchedule

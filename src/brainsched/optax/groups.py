@@ -7,6 +7,7 @@ the same for the parameters and for their gradients, whatever they are wrapped i
 import fnmatch
 import reprlib
 import sys
+import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeAlias
 
@@ -19,168 +20,93 @@ from brainsched import checks
 Group: TypeAlias = int | str | Sequence[int | str]
 Groups: TypeAlias = Callable[[str], Group] | Mapping[str, Group]
 
+# The path of each array in a tree, and its group; an array of them where its first axis has many.
+Assigned: TypeAlias = list[tuple[str, int | np.ndarray]]
 
-class GroupNumbers:
-    """The param groups that a schedule has rates for, by number and by name.
+_ALLOW = "If that is intended, as for one part of the parameters, pass allow_unused=True"
 
-    Parameters
-    ----------
-    number : int
-        How many there are.
-    names : tuple of str
-        The names of the first ones, where they have any.
-    owner : str
-        Whose groups they are, for messages.
-    """
 
-    def __init__(self, number: int, names: tuple[str, ...], owner: str) -> None:
-        self.names = (*names, *(str(group) for group in range(len(names), number)))
-        self._named = names
-        self._owner = owner
-
-    def __len__(self) -> int:
-        return len(self.names)
-
-    def one(self, what: str, value: Any, hint: str = "") -> int:
-        """Return the number of the group that ``value`` is the number or the name of."""
-        if isinstance(value, str):
-            if value in self._named:
-                return self._named.index(value)
-            known = f"which are {list(self._named)}" if self._named else "of which it gives none"
-            number = "0" if len(self) == 1 else f"a number from 0 to {len(self) - 1}"
-            cure = "" if self._named else f": use {number}, or base_lr={{{value!r}: ...}}"
-            raise ValueError(
-                f"{what} must be an integer, or a name that base_lr gives to a param group, "
-                f"{known}, got {value!r}{cure}"
-            )
+def group_number(what: str, value: Any, names: tuple[str, ...]) -> int:
+    """Return the number of the group that ``value`` is the number or the name of."""
+    if isinstance(value, str):
+        group = names.index(value) if value in names else -1
+    else:
         group = checks.integer(what, value)
-        if not 0 <= group < len(self):
-            raise ValueError(
-                f"{what} must be from 0 to {len(self) - 1}, got {group}: {self._owner} has the "
-                f"rates of {len(self)} param groups, one for each entry of base_lr, or for each "
-                f"of its columns{hint}"
-            )
-        return group
-
-    def one_or_stacked(self, what: str, value: Any) -> int | tuple[int, ...]:
-        """Return the group, or those of the entries of a first axis."""
-        if isinstance(value, str) or not isinstance(value, Sequence | np.ndarray):
-            return self.one(what, value)
-        if not len(value):
-            raise ValueError(f"{what} must have a group for each entry of the first axis, got none")
-        return tuple(self.one(f"{what}[{i}]", entry) for i, entry in enumerate(value))
-
-    def shown(self, group: int) -> str:
-        """Return the number of a group, and its name where it has one."""
-        if group < len(self._named):
-            return f"{group} ({self.names[group]!r})"
-        named = f" (a column beyond the {len(self._named)} names in base_lr)" if self._named else ""
-        return f"{group}{named}"
+    if not 0 <= group < len(names):
+        raise ValueError(
+            f"{what} must be one of the {len(names)} param groups of the schedule, "
+            f"{reprlib.repr(names)}, got {value!r}"
+        )
+    return group
 
 
 class Assignment:
-    """From a parameter's place in its tree to its param group.
+    """From a parameter's place in its tree to its param group, one of ``names``."""
 
-    Parameters
-    ----------
-    groups : callable or mapping
-        As in :func:`brainsched.scale_by_scheduler`.
-    numbers : GroupNumbers
-        The groups that there are.
-    """
+    def __init__(self, groups: Groups, names: tuple[str, ...]) -> None:
+        self._names = names
+        self._function = None if isinstance(groups, Mapping) else groups
+        self._patterns = {
+            pattern: self._numbers(f"groups[{pattern!r}]", group)
+            for pattern, group in (groups.items() if isinstance(groups, Mapping) else ())
+        }
 
-    def __init__(self, groups: Groups, numbers: GroupNumbers) -> None:
-        self._numbers = numbers
-        self._patterns: dict[str, int | tuple[int, ...]] = {}
-        self._function: Callable[[str], Any] | None = None
-        if isinstance(groups, Mapping):
-            for pattern, group in groups.items():
-                if not isinstance(pattern, str):
-                    raise TypeError(f"groups must have patterns of paths as keys, got {pattern!r}")
-                self._patterns[pattern] = numbers.one_or_stacked(f"groups[{pattern!r}]", group)
-        elif callable(groups):
-            self._function = groups
-        else:
-            raise TypeError(
-                f"groups must be a function from a parameter's path to its group, or a mapping "
-                f"from patterns of paths, got {groups!r} ({type(groups).__name__})"
-            )
-
-    def map(self, function: Callable[[Any, Any], Any], tree: Any) -> Any:
-        """Return the tree of ``function(parameter, group)``.
-
-        ``group`` is a number; for a parameter whose first axis is of several groups, an array of
-        numbers with as many axes as the parameter.
-        """
-
-        def mapped(keys: tuple[Any, ...], leaf: Any) -> Any:
-            path = _path(keys)
-            group = self._group(path)
-            return jax.tree.map(lambda value: function(value, _along(path, value, group)), leaf)
-
-        return jax.tree_util.tree_map_with_path(mapped, tree, is_leaf=_is_variable)
-
-    def check(self, tree: Any, allow_unused: bool) -> None:
-        """Raise a ValueError if a parameter of ``tree`` has no group, or cannot have it.
-
-        Unless ``allow_unused``, also if a pattern claims no parameter, or a group has none.
-        """
-        used: dict[str, tuple[int, ...]] = {}
+    def of(self, tree: Any) -> Assigned:
+        """Return the path and the group of each array in ``tree``."""
+        found: Assigned = []
         for keys, leaf in jax.tree_util.tree_flatten_with_path(tree, is_leaf=_is_variable)[0]:
-            path = _path(keys)
+            path = "/".join(part for key in keys for part in _parts(key))
             group = self._group(path)
-            jax.tree.map(lambda value, path=path, group=group: _along(path, value, group), leaf)
-            used[path] = group if isinstance(group, tuple) else (group,)
-        if allow_unused:
-            return
+            found += [
+                (path, _along(path, group, np.shape(array))) for array in jax.tree.leaves(leaf)
+            ]
+        return found
+
+    def check(self, found: Assigned) -> None:
+        """Raise a ValueError if a pattern claims no parameter, or a group has none."""
+        paths = sorted({path for path, _ in found})
+        claiming = {pattern for path in paths for pattern in self._claiming(path)}
         for pattern in self._patterns:
-            self._check_that_it_claims_one(pattern, list(used))
-        for group in sorted(set(range(len(self._numbers))).difference(*used.values())):
-            raise ValueError(
-                f"no parameter is in param group {self._numbers.shown(group)}: its rates would "
-                f"play no part. {_ALLOW}"
-            )
+            if pattern not in claiming:
+                raise ValueError(
+                    f"groups has the pattern {pattern!r}, which claims none of the parameters "
+                    f"{reprlib.repr(paths)}: it matches none, or an earlier one does. {_ALLOW}"
+                )
+        used = {number for _, group in found for number in np.ravel(group).tolist()}
+        for number, name in enumerate(self._names):
+            if number not in used:
+                raise ValueError(f"no parameter is in param group {name!r}. {_ALLOW}")
 
-    def _check_that_it_claims_one(self, pattern: str, paths: Sequence[str]) -> None:
-        matching = [path for path in paths if _matches(path, pattern)]
-        if not matching:
-            raise ValueError(
-                f"groups has the pattern {pattern!r}, which matches no parameter: there are "
-                f"{reprlib.repr(sorted(paths))}. {_ALLOW}"
-            )
-        claiming = [next(self._claiming(path)) for path in matching]
-        if pattern not in claiming:
-            raise ValueError(
-                f"groups has the pattern {pattern!r}, which claims no parameter: {claiming[0]!r} "
-                f"comes before it and claims {matching[0]!r}. The first pattern that matches "
-                f"counts, so put the narrower one first. {_ALLOW}"
-            )
+    def _numbers(self, what: str, value: Any) -> int | list[int]:
+        if isinstance(value, str) or not isinstance(value, Sequence | np.ndarray):
+            return group_number(what, value, self._names)
+        return [group_number(f"{what}[{i}]", one, self._names) for i, one in enumerate(value)]
 
-    def _claiming(self, path: str) -> Iterator[str]:
-        return (pattern for pattern in self._patterns if _matches(path, pattern))
+    def _claiming(self, path: str) -> list[str]:
+        """Return the pattern that claims a path: the first one that matches, if any."""
+        return [pattern for pattern in self._patterns if _matches(path, pattern)][:1]
 
-    def _group(self, path: str) -> int | tuple[int, ...]:
-        found: Any
-        if self._function is None:
-            pattern = next(self._claiming(path), None)
-            found = None if pattern is None else self._patterns[pattern]
-        else:
-            found = self._function(path)
+    def _group(self, path: str) -> int | list[int]:
+        for pattern in self._claiming(path):
+            return self._patterns[pattern]
+        found = None if self._function is None else self._function(path)
         if found is None:
             raise ValueError(
                 f"no group claims the parameter {path!r}: groups must cover every one. A last "
                 f"pattern '*' claims the rest"
             )
-        return self._numbers.one_or_stacked(f"the group of {path!r}", found)
+        return self._numbers(f"the group of {path!r}", found)
 
 
-_ALLOW = "Where that is meant, as for a part of the parameters, give allow_unused=True"
+def checksum(found: Assigned) -> np.ndarray:
+    """Return a number that tells which group each parameter is in."""
+    listed = sorted((path, np.ravel(group).tolist()) for path, group in found)
+    return np.asarray(zlib.crc32(repr(listed).encode()), np.uint32)
 
 
-def _along(path: str, value: Any, group: int | tuple[int, ...]) -> int | np.ndarray:
-    if not isinstance(group, tuple):
+def _along(path: str, group: int | list[int], shape: tuple[int, ...]) -> int | np.ndarray:
+    if isinstance(group, int):
         return group
-    shape = np.shape(value)
     if shape[:1] != (len(group),):
         raise ValueError(
             f"groups gives the parameter {path!r} a group for each of {len(group)} entries of its "
@@ -194,30 +120,18 @@ def _matches(path: str, pattern: str) -> bool:
     return fnmatch.fnmatchcase(path, pattern.replace("[", "[[]"))
 
 
-def _path(keys: tuple[Any, ...]) -> str:
-    return "/".join(part for key in keys for part in _parts(key))
-
-
 def _parts(key: Any) -> Iterator[str]:
-    if isinstance(key, jax.tree_util.DictKey):
-        yield from _names(key.key)
-    else:
+    if not isinstance(key, jax.tree_util.DictKey):
         yield jax.tree_util.keystr((key,), simple=True)
-
-
-def _names(key: Any) -> Iterator[str]:
-    if isinstance(key, tuple):  # as brainstate's model.states() has them
-        for part in key:
-            yield from _names(part)
+    elif isinstance(key.key, tuple):  # as brainstate's model.states() has them
+        for part in key.key:
+            yield from _parts(jax.tree_util.DictKey(part))
     else:
-        yield str(key)
+        yield str(key.key)
 
 
 def _is_variable(value: Any) -> bool:
-    """Whether it is a Variable of Flax NNX, which has its array under a key of its own.
-
-    ``nnx.Optimizer`` initialises with parameters in their Variables, and updates without them. One
-    can only be there once Flax is imported.
-    """
+    # nnx.Optimizer initialises with parameters in their Variables, which have their array under a
+    # key of its own, and updates without them. One can only be there once Flax is imported.
     nnx = sys.modules.get("flax.nnx")
     return nnx is not None and isinstance(value, nnx.Variable)

@@ -9,16 +9,7 @@ from brainsched.schedules import schedule_checks
 
 
 class LayerwiseDecay(NamedTuple):
-    """What :func:`layerwise_decay` returns.
-
-    Attributes
-    ----------
-    base_lr : dict from str to float
-        The base rate of each layer, by its name: the ``base_lr`` of a scheduler.
-    groups : dict from str to str or list of str
-        The name of the layer, or of the stacked layers, that a pattern is of: the ``groups`` of
-        :func:`scale_by_scheduler`.
-    """
+    """The rate of each layer by its name, and the name of each pattern's layer or layers."""
 
     base_lr: dict[str, float]
     groups: dict[str, str | list[str]]
@@ -42,15 +33,15 @@ def layerwise_decay(
     decay : float
         The factor from a layer to the one below it, in (0, 1].
     layers : sequence of str, or of sequences of str
-        The layers from the input to the output, each as the pattern of its parameters' paths, or
-        as several of them. A pattern that is given many times is that of many layers in one array,
-        along its first axis, as ``nnx.scan`` stacks them.
+        The layers from the input to the output, each as a pattern of its parameters' paths, or
+        as several. Repeat a pattern for layers that are stacked along an array's first axis, as
+        ``nnx.scan`` stacks them.
 
     Returns
     -------
     LayerwiseDecay
-        ``base_lr`` and ``groups``. A layer's name is its first pattern without ``/*`` at the end,
-        and with ``/0``, ``/1``, ... where layers are stacked.
+        ``base_lr`` for a scheduler, ``groups`` for :func:`scale_by_scheduler`. A layer's name is
+        its first pattern without a last ``/*``, and with ``/0``, ``/1``, ... if it is stacked.
 
     Raises
     ------
@@ -60,54 +51,35 @@ def layerwise_decay(
     Examples
     --------
     >>> import brainsched
-    >>> rates, groups = brainsched.layerwise_decay(
-    ...     1.0, 0.5, ["embedding/*", "blocks/0/*", "blocks/1/*", "head/*"])
+    >>> rates, groups = brainsched.layerwise_decay(1.0, 0.5, ["blocks/*", "blocks/*", "head/*"])
     >>> rates
-    {'embedding': 0.125, 'blocks/0': 0.25, 'blocks/1': 0.5, 'head': 1.0}
-    >>> groups["blocks/0/*"]
-    'blocks/0'
-    >>> brainsched.layerwise_decay(1.0, 0.5, ["blocks/*", "blocks/*", "head/*"]).groups
+    {'blocks/0': 0.25, 'blocks/1': 0.5, 'head': 1.0}
+    >>> groups
     {'blocks/*': ['blocks/0', 'blocks/1'], 'head/*': 'head'}
 
     References
     ----------
-    Howard and Ruder, "Universal Language Model Fine-tuning for Text Classification", 2018,
-    https://arxiv.org/abs/1801.06146; as Clark et al., "ELECTRA", 2020, use it,
-    https://arxiv.org/abs/2003.10555.
+    Clark et al., "ELECTRA", 2020, https://arxiv.org/abs/2003.10555.
     """
     rate = checks.number("base_lr", base_lr)
     decay = schedule_checks.within("decay", decay, "(0, 1]")
     listed = [
-        _patterns(f"layers[{i}]", layer)
+        [layer] if isinstance(layer, str) else checks.sequence(f"layers[{i}]", layer, "patterns")
         for i, layer in enumerate(checks.sequence("layers", layers, "patterns of paths"))
     ]
-    if not listed:
-        raise ValueError("layers must have at least one layer, got an empty sequence")
     times = Counter(layer[0] for layer in listed)
     seen: Counter[str] = Counter()
     rates: dict[str, float] = {}
     groups: dict[str, Any] = {}
-    for i, layer in enumerate(listed):
-        name = layer[0].removesuffix("/*")
-        stacked = times[layer[0]] > 1
-        if stacked:
-            name = f"{name}/{seen[layer[0]]}"
+    for i, (first, *others) in enumerate(listed):
+        stacked = times[first] > 1
+        name = first.removesuffix("/*") + (f"/{seen[first]}" if stacked else "")
+        seen[first] += 1
         if name in rates:
             raise ValueError(f"layers[{i}] is called {name!r}, as a layer before it is")
         rates[name] = rate * decay ** (len(listed) - 1 - i)
-        for pattern in layer:
+        for pattern in (first, *others):
             if pattern in groups and not stacked:
-                raise ValueError(f"layers[{i}] has the pattern {pattern!r}, which was given before")
+                raise ValueError(f"layers[{i}] repeats the pattern {pattern!r} of another layer")
             groups[pattern] = [*groups.get(pattern, []), name] if stacked else name
-        seen[layer[0]] += 1
     return LayerwiseDecay(rates, groups)
-
-
-def _patterns(what: str, layer: Any) -> list[str]:
-    patterns = [layer] if isinstance(layer, str) else checks.sequence(what, layer, "patterns")
-    for pattern in patterns:
-        if not isinstance(pattern, str):
-            raise TypeError(f"{what} must be a pattern of paths, got {checks.shown(pattern)}")
-    if not patterns:
-        raise ValueError(f"{what} must have at least one pattern, got an empty sequence")
-    return patterns

@@ -1,53 +1,33 @@
 """The bridge to optax, and so to Flax: a rate for each group of parameters, at optax's own count.
 
-It copies the scheduler: what happens to it later plays no part, and nothing that runs
-under ``jax.jit`` or ``nnx.jit`` touches a State.
+Nothing here touches a State: what runs under ``jax.jit`` or ``nnx.jit`` is pure.
 """
 
+import functools
+import math
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 from jaxtyping import Float, Int
 
-from brainsched import checks
 from brainsched.core.scheduler import LRScheduler
-from brainsched.optax import plan as plans
-from brainsched.optax.groups import Assignment, Groups
+from brainsched.optax.groups import Assignment, Groups, checksum
 from brainsched.optax.schedule import Rates
-from brainsched.schedules import schedule_checks
 from brainsched.types import Array
-
-# What to do where an optimizer has several states of scale_by_scheduler.
-GIVE_A_PART = (
-    "give the part that has one, as is opt_state.inner_states['matrices'] of an "
-    "optax.multi_transform"
-)
 
 
 class ScaleBySchedulerState(NamedTuple):
     """The state of ``scale_by_scheduler``, with the names of ``optax.inject_hyperparams``.
 
-    Attributes
-    ----------
-    count : int32 array of shape ()
-        The updates so far.
-    hyperparams : dict
-        ``'learning_rate'``, of shape ``(n_groups,)``, has the rates that the latest update was
-        scaled by; before the first one, those that it will be. It is written, never read.
-
-        ``'learning_rate_scale'`` multiplies the schedule's rates. It is 1.0 until someone writes
-        another number, or one for each group, into it: from the next update on, it counts. One
-        that is negative or not finite raises; in compiled code, which cannot raise, a rate below 0
-        is 0.
-
-        ``'scheduled_learning_rate'``, ``(n_groups,)``, and ``'plan'`` have the schedule's own rates
-        at the latest update and the numbers that tell the plan that gave them: see
-        ``check_resumed``.
-
-        ``'learning_rate_multiplier'`` has the state of the ``multiplier``, where there is one.
+    ``count`` has the updates so far. Of ``hyperparams``, ``'learning_rate'`` has the rates of the
+    latest update; before the first one, those that it will apply. It is written, never read.
+    ``'learning_rate_scale'`` multiplies the schedule's rates: 1.0 until you write another number
+    into it, or one for each group. A negative one counts as 0. ``'scheduled_learning_rate'``, the
+    schedule's own rates, and ``'group_checksum'``, if there are several groups, are for
+    :func:`check_resumed`, and ``'learning_rate_multiplier'`` is the state of the ``multiplier``.
+    Rates are scalars if the schedule has one group, and vectors otherwise.
     """
 
     count: Int[Array, ""]  # type: ignore[assignment]  # optax's name, and a method of tuple's
@@ -57,51 +37,50 @@ class ScaleBySchedulerState(NamedTuple):
 def scale_by_scheduler(
     scheduler: LRScheduler,
     groups: Groups,
-    steps_per_epoch: int = 1,
-    last_epoch: int | None = None,
+    steps_per_epoch: float = 1,
+    last_epoch: float | None = None,
     *,
     staircase: bool = False,
     multiplier: optax.GradientTransformation | None = None,
     allow_unused: bool = False,
     legacy_state: bool = False,
+    flip_sign: bool = True,
 ) -> optax.GradientTransformationExtraArgs:
     """Scale each parameter's update by minus the rate of its group.
 
-    It takes the place of ``optax.scale_by_learning_rate``, last in an ``optax.chain``: after
-    ``optax.scale_by_adam`` and ``optax.add_decayed_weights``, never after ``optax.adamw`` or
-    ``optax.sgd``. They have a rate and the minus sign already, so that the two would go uphill,
-    which nothing here can see.
+    Put it last in an ``optax.chain``, where ``optax.scale_by_learning_rate`` would be: after
+    ``optax.scale_by_adam`` and ``optax.add_decayed_weights``. After ``optax.sgd(1.0)`` or
+    ``optax.adamw(1.0)``, which have the minus sign already, pass ``flip_sign=False``: without it
+    the loss climbs, which cannot be seen from here.
 
-    The position is the count in its own state, and never ``scheduler.last_epoch``: the scheduler
-    gives the rates and is not stepped.
+    The position is the count in its own state. The scheduler gives the rates, and is not stepped.
 
     Parameters
     ----------
     scheduler : LRScheduler
-        The schedule. Its groups are the entries of ``base_lr``, or the columns of a schedule that
-        has a column for each group.
+        The schedule, for the entries of ``base_lr``, or for each of its columns.
     groups : callable, or mapping from str
         The group of a parameter: a function of its path, or patterns of paths with ``*`` and
-        ``?``, of which the first that matches counts. A path is the parameter's keys joined by a
-        slash, as in ``'body/layers/0/kernel'``; ``*`` matches slashes too. A group is a number,
-        or a name from ``base_lr``. A sequence of groups has one for each entry of the parameter's
-        first axis, as where ``nnx.scan`` stacks the layers of a network.
-    steps_per_epoch : int
-        How many updates make an epoch of the schedule, as with :class:`PerUpdate`. Under
-        ``optax.MultiSteps`` those are real ones: batches // k.
-    last_epoch : int, optional
-        The epoch to begin at: ``scheduler.epoch`` goes on where a run under brainstate stopped.
-        Default: the ``last_epoch`` that the scheduler was built with.
+        ``?``; the first that matches counts. A path is the parameter's keys joined by slashes, as
+        in ``'body/layers/0/kernel'``; ``*`` matches slashes too. A group is a number, a name from
+        ``base_lr``, or a sequence of them, one for each entry of the parameter's first axis, as
+        where ``nnx.scan`` stacks layers.
+    steps_per_epoch : float
+        The number of updates in an epoch, whole or not. Leave it out if the schedule is in updates.
+    last_epoch : float, optional
+        The epoch to begin at, whole or not: the first update is the next one that is not before
+        it. Default: the ``last_epoch`` that the scheduler was built with.
     staircase : bool
         Whether the rates stay the same within an epoch.
     multiplier : optax.GradientTransformation, optional
-        What it makes of an update of 1.0 multiplies the rates, such as
-        ``optax.contrib.reduce_on_plateau()``. It gets what else is given to ``update``.
+        What it makes of an update of 1.0 multiplies the rates, as in
+        ``optax.contrib.reduce_on_plateau()``. It gets what else is passed to ``update``.
     allow_unused : bool
         Allow patterns that claim no parameter, and groups without one.
     legacy_state : bool
-        Have the state that brainsched 0.1.0 had, with no more than ``'learning_rate'``, to load
-        its checkpoints.
+        Use the state of brainsched 0.1.0, to load its checkpoints.
+    flip_sign : bool
+        Whether to scale by minus the rate, as in ``optax.scale_by_learning_rate``.
 
     Returns
     -------
@@ -111,22 +90,16 @@ def scale_by_scheduler(
     Raises
     ------
     TypeError, ValueError
-        If an argument is not as described. In ``init``, if a pattern claims no parameter, or a
-        group has none. In ``init`` and ``update``, if no group claims a parameter, or one does
-        that the schedule does not have.
-
-    See Also
-    --------
-    rates_by_name, check_resumed, layerwise_decay
+        If an argument is not as described; in ``init``, if a pattern claims no parameter, a group
+        has none, or a parameter is in no group.
 
     Examples
     --------
     >>> import brainsched, jax.numpy as jnp, optax
     >>> scheduler = brainsched.PiecewiseConstantSchedule(
     ...     {"body": 0.5, "head": 0.25}, [2], [1.0, 0.5])
-    >>> groups = {"head/*": "head", "*": "body"}
-    >>> tx = optax.chain(
-    ...     optax.trace(decay=0.9), brainsched.scale_by_scheduler(scheduler, groups))
+    >>> last = brainsched.scale_by_scheduler(scheduler, {"head/*": "head", "*": "body"})
+    >>> tx = optax.chain(optax.trace(decay=0.9), last)
     >>> params = {"embedding": jnp.ones(()), "head": {"kernel": jnp.ones(())}}
     >>> updates, state = tx.update(params, tx.init(params))
     >>> updates["embedding"].item(), updates["head"]["kernel"].item()
@@ -135,99 +108,77 @@ def scale_by_scheduler(
     [0.5, 0.25]
     """
     rates = Rates(scheduler, steps_per_epoch, staircase, last_epoch)
-    assignment = Assignment(groups, rates.groups)
-    allow_unused = schedule_checks.flag("allow_unused", allow_unused)
-    legacy_state = schedule_checks.flag("legacy_state", legacy_state)
-    if multiplier is not None and not isinstance(multiplier, optax.GradientTransformation):
-        raise TypeError(
-            f"multiplier must be a transformation of optax, such as optax.scale(0.5) or "
-            f"optax.scale_by_schedule(schedule), got {checks.shown(multiplier)}"
-        )
-    times = None if multiplier is None else optax.with_extra_args_support(multiplier)
-    plan = plans.fingerprint(scheduler, len(rates.groups), steps_per_epoch, staircase)
-    plans.remember(scheduler, steps_per_epoch, staircase)
+    number = len(rates.names)
+    assignment = Assignment(groups, rates.names)
+    sign = -1 if flip_sign else 1
+    times = optax.with_extra_args_support(optax.identity() if multiplier is None else multiplier)
 
     def init(params: Any) -> ScaleBySchedulerState:
-        assignment.check(params, allow_unused)
-        count = jnp.asarray(rates.first_count, jnp.int32)
-        present = jnp.asarray(rates.at(rates.first_count))
+        found = assignment.of(params)
+        if not allow_unused:
+            assignment.check(found)
+        first = math.ceil(rates.first_count)
+        present = jnp.asarray(rates.at(first))
+        if number == 1 and not legacy_state:
+            present = present[0]
         hyperparams: dict[str, Any] = {"learning_rate": present}
         if not legacy_state:
             hyperparams["learning_rate_scale"] = jnp.ones((), present.dtype)
-            hyperparams["scheduled_learning_rate"] = present
-            hyperparams["plan"] = jnp.asarray(plan)
-        if times is not None:
+            # A buffer of its own: one that has two names cannot be donated.
+            hyperparams["scheduled_learning_rate"] = jnp.array(present, copy=True)
+            if number > 1:
+                hyperparams["group_checksum"] = jnp.asarray(checksum(found))
+        if multiplier is not None:
             hyperparams["learning_rate_multiplier"] = times.init(jnp.ones((), present.dtype))
-        return ScaleBySchedulerState(count, hyperparams)
+        return ScaleBySchedulerState(jnp.asarray(first, jnp.int32), hyperparams)
+
+    @functools.partial(jax.jit, inline=True)  # for calls outside of compiled code
+    def advanced(count: Any, before: Any, scale: Any, factor: Any) -> tuple[Any, ...]:
+        """Return the next count, the hyperparameters, and what each group is multiplied by."""
+        scheduled = jnp.asarray(rates.at(count))
+        scale = jnp.asarray(scale, scheduled.dtype)
+        if scale.shape not in ((), (number,)):
+            raise ValueError(
+                f"learning_rate_scale must have the shape () or ({number},), got {scale.shape}"
+            )
+        applied = scheduled * scale * jnp.asarray(factor, scheduled.dtype)
+        applied = jnp.where(applied < 0, 0, applied)
+        shape = before.shape if number == 1 else (number,)  # that of 0.1.0 stays (1,)
+        hyperparams = {
+            "learning_rate": applied.reshape(shape),
+            "learning_rate_scale": scale,
+            "scheduled_learning_rate": scheduled.reshape(shape),
+        }
+        factors = sign * applied
+        return optax.safe_increment(count), hyperparams, factors, [*factors]
 
     def update(
         updates: Any, state: ScaleBySchedulerState, params: Any = None, **extra_args: Any
     ) -> tuple[Any, ScaleBySchedulerState]:
-        del params
-        scheduled = jnp.asarray(rates.at(state.count))
-        # A state that an earlier version saved stays as it is: a loop needs it to.
-        hyperparams = dict(state.hyperparams)
-        present = scheduled
-        if "learning_rate_scale" in hyperparams:
-            scale = jnp.asarray(hyperparams["learning_rate_scale"], scheduled.dtype)
-            if scale.shape not in ((), scheduled.shape):
-                raise ValueError(
-                    f"learning_rate_scale must be a scalar, or hold a number for each of the "
-                    f"{scheduled.size} param groups, got an array of shape {scale.shape}"
-                )
-            _require_factor("learning_rate_scale", scale)
-            present = present * scale
-            hyperparams["learning_rate_scale"] = scale
-        if "scheduled_learning_rate" in hyperparams:
-            hyperparams["scheduled_learning_rate"] = scheduled
-        if "plan" in hyperparams:  # the one of this update, which may not be that of init
-            hyperparams["plan"] = jnp.asarray(plan)
-        if times is not None:
-            one = jnp.ones((), scheduled.dtype)
-            memory = hyperparams["learning_rate_multiplier"]
-            factor, memory = times.update(one, memory, None, **extra_args)
-            present = present * jnp.asarray(factor, scheduled.dtype)
-            hyperparams["learning_rate_multiplier"] = memory
-        # Compiled code cannot raise; but it never goes uphill.
-        present = jnp.where(present < 0, 0, present)
-        hyperparams["learning_rate"] = present
-        factors = -present
-
-        def scaled(value: Any, group: int | np.ndarray) -> jax.Array:
-            return factors[group].astype(value.dtype) * value
-
-        updates = assignment.map(scaled, updates)
-        return updates, ScaleBySchedulerState(optax.safe_increment(state.count), hyperparams)
+        found, hyperparams = assignment.of(updates), dict(state.hyperparams)
+        before, scale = hyperparams["learning_rate"], hyperparams.get("learning_rate_scale", 1.0)
+        memory = hyperparams.get("learning_rate_multiplier", optax.EmptyState())
+        factor, memory = times.update(jnp.ones((), before.dtype), memory, None, **extra_args)
+        count, now, factors, each = advanced(state.count, before, scale, factor)
+        now["learning_rate_multiplier"] = memory
+        now["group_checksum"] = jnp.asarray(checksum(found))  # init may be that of other code
+        # A state that 0.1.0 saved keeps its keys, as a compiled loop needs it to.
+        hyperparams.update({name: now[name] for name in now if name in hyperparams})
+        leaves, treedef = jax.tree.flatten(updates)
+        scaled = []
+        for leaf, (_, group) in zip(leaves, found, strict=True):
+            rate = each[group] if isinstance(group, int) else factors[group]
+            scaled.append(rate.astype(leaf.dtype) * leaf)
+        return jax.tree.unflatten(treedef, scaled), ScaleBySchedulerState(count, hyperparams)
 
     return optax.GradientTransformationExtraArgs(init, update)
 
 
-def _require_factor(name: str, value: jax.Array) -> None:
-    """Raise if a number that multiplies rates is negative or not finite, where that is known."""
-    if not isinstance(value, jax.core.Tracer):
-        for factor in np.ravel(value).tolist():
-            checks.number(name, factor)
-
-
 def rates_by_name(opt_state: Any, scheduler: LRScheduler) -> dict[str, Float[Array, "*runs"]]:
-    """Return the rates of the latest update, under the names of the param groups.
+    """Return the rate of each param group in the latest update, a scalar, by its name in scheduler.
 
-    Parameters
-    ----------
-    opt_state : pytree
-        The state of an optimizer, in which there is one of :func:`scale_by_scheduler`.
-    scheduler : LRScheduler
-        The scheduler that has the names. A group without one goes by its number.
-
-    Returns
-    -------
-    dict
-        A scalar for each group, in the order of the groups.
-
-    Raises
-    ------
-    TypeError, ValueError
-        If there is no such state, or more than one, or it has another number of groups.
+    ``opt_state`` is the state of an optimizer that contains one of :func:`scale_by_scheduler`, or a
+    ValueError is raised. A group without a name goes by its number.
 
     Examples
     --------
@@ -238,18 +189,22 @@ def rates_by_name(opt_state: Any, scheduler: LRScheduler) -> dict[str, Float[Arr
     >>> {name: rate.item() for name, rate in brainsched.rates_by_name(state, scheduler).items()}
     {'body': 0.5, 'head': 0.25}
     """
-    names = Rates(scheduler).groups.names
-    (state,) = states_in(opt_state, at_most=1)
-    (rates,) = jax.tree.leaves(state.hyperparams["learning_rate"])
-    if rates.shape[-1] != len(names):
+    names = Rates(scheduler).names
+    states = states_in(opt_state)
+    if len(states) > 1:
         raise ValueError(
-            f"opt_state has the rates of {rates.shape[-1]} param groups, and the scheduler has "
-            f"{len(names)}: {', '.join(names)}"
+            f"opt_state has {len(states)} states of scale_by_scheduler: pass the part that has "
+            f"one, as opt_state.inner_states['matrices'] of an optax.multi_transform"
         )
+    count, rates = jax.tree.leaves([states[0].count, states[0].hyperparams["learning_rate"]])
+    if rates.ndim == count.ndim:  # one group, in one run or in each of many
+        rates = rates[..., None]
+    if rates.shape[-1] != len(names):
+        raise ValueError(f"opt_state has {rates.shape[-1]} rates, for the groups {names}")
     return {name: rates[..., group] for group, name in enumerate(names)}
 
 
-def states_in(opt_state: Any, at_most: int | None = None) -> list[ScaleBySchedulerState]:
+def states_in(opt_state: Any) -> list[ScaleBySchedulerState]:
     """Return the states of :func:`scale_by_scheduler` in the state of an optimizer."""
 
     def is_one(node: Any) -> bool:
@@ -257,12 +212,5 @@ def states_in(opt_state: Any, at_most: int | None = None) -> list[ScaleBySchedul
 
     found = [node for node in jax.tree.leaves(opt_state, is_leaf=is_one) if is_one(node)]
     if not found:
-        raise ValueError(
-            "opt_state has no state of scale_by_scheduler in it: it must be what tx.init and "
-            "tx.update return, or what was restored into such a state"
-        )
-    if at_most is not None and len(found) > at_most:
-        raise ValueError(
-            f"opt_state has {len(found)} states of scale_by_scheduler in it: {GIVE_A_PART}"
-        )
+        raise ValueError("opt_state has no state of scale_by_scheduler in it")
     return found

@@ -1,9 +1,12 @@
 """A schedule in epochs, for an optimizer that is stepped once an update."""
 
+import math
 from collections.abc import Sequence
+from fractions import Fraction
 from types import ModuleType
 from typing import Any
 
+from brainsched import checks
 from brainsched.core.scheduler import LRScheduler
 from brainsched.schedules import schedule_checks
 from brainsched.schedules.composition import Composition
@@ -26,8 +29,8 @@ class PerUpdate(Composition):
     ----------
     scheduler : LRScheduler
         The part, in epochs; a composition too. Its position plays no role.
-    steps_per_epoch : int
-        How many updates make an epoch of the part.
+    steps_per_epoch : float
+        How many updates make an epoch of the part; ``len(data) / batch_size`` need not be whole.
     staircase : bool
         Hold the rate of the part's last whole epoch until the next begins: :math:`\lfloor n / s
         \rfloor` in the place of :math:`n / s`.
@@ -41,7 +44,8 @@ class PerUpdate(Composition):
 
     Notes
     -----
-    The quotient is that of the count and ``steps_per_epoch`` in float64, rounded once.
+    The quotient is that of the count and ``steps_per_epoch``, rounded once to float64. A number
+    that is not whole counts as the nearest fraction with a denominator of at most a million.
 
     Examples
     --------
@@ -58,23 +62,32 @@ class PerUpdate(Composition):
     def __init__(
         self,
         scheduler: LRScheduler,
-        steps_per_epoch: int,
+        steps_per_epoch: float,
         staircase: bool = False,
         last_epoch: int = 0,
     ) -> None:
         self.scheduler = scheduler
-        self.steps_per_epoch = schedule_checks.count("steps_per_epoch", steps_per_epoch, least=1)
+        number = checks.number("steps_per_epoch", steps_per_epoch)
+        self._steps = Fraction(number).limit_denominator(1_000_000)
+        if not self._steps:
+            raise ValueError(f"steps_per_epoch must be above 0, got {steps_per_epoch!r}")
+        self.steps_per_epoch = int(number) if number.is_integer() else number
         self.staircase = schedule_checks.flag("staircase", staircase)
         super().__init__({"scheduler": scheduler}, last_epoch)
 
     @property
     def stage_boundaries(self) -> Sequence[int]:
         """Those of the part, in updates."""
-        return [boundary * self.steps_per_epoch for boundary in self.scheduler.stage_boundaries]
+        boundaries = self.scheduler.stage_boundaries
+        return [math.ceil(boundary * self._steps) for boundary in boundaries]
 
     def formula(self, epoch: Epochs, base_lrs: Any, xp: ModuleType) -> LRs:
         """Evaluate the part at the quotient; see :meth:`LRScheduler.formula`."""
-        part_epoch = epoch / self.steps_per_epoch
+        updates = epoch * self._steps.denominator  # exact: both are integers
+        # XLA turns a division by a constant into a product with its reciprocal, and 49 * (1 / 49)
+        # is below 1: the stage at epoch 1 would come an update late (jax 0.10.2). So the divisor
+        # is made to depend on the dividend; XLA keeps 0 * x, which may be NaN.
+        part_epoch = updates / (self._steps.numerator + 0.0 * updates)
         if self.staircase:
             part_epoch = xp.floor(part_epoch)
         (bases,) = base_lrs
