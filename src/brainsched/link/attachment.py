@@ -1,15 +1,13 @@
 """How an optimizer of braintools comes to follow a scheduler, and how the two part.
 
-- The applied rates live in one State, ``current_lrs`` of the scheduler that drives, and the
-  optimizer reads it through :class:`GroupRate`, never through a scheduler. So a scheduler is
-  replaced without touching a transformation, and what the optimizer reports is what it applies.
-- The new scheduler takes that State over from the one that it replaces, which goes on with another
-  one: a compiled step goes on reading the State that it has read.
-- The structure of the State carries a number that no other link has, so that brainstate and JAX
-  trace that step again: see :class:`Rates`.
+The applied rates live in one State, ``current_lrs`` of the scheduler that drives. The optimizer
+reads it through :class:`GroupRate`, never through a scheduler: so a scheduler is replaced without
+touching a transformation, and what the optimizer reports is what it applies. The new scheduler
+takes the State over, with another structure, upon which compiled steps are traced again: see
+:class:`Rates`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from brainstate import State
@@ -35,13 +33,8 @@ class Drives(Protocol):
     optimizer: OptaxOptimizer | None
     last_epoch: State
     _current_lrs: RatesState
-    _replaced_by: str | None
-
-    def _with_groups(self, given: Sequence[Any]) -> Any:
-        """Return what it has with groups that were added with these ``lr=``, or raise."""
-
-    def _have_groups(self, having: Any) -> None:
-        """Have what :meth:`_with_groups` returned."""
+    _with_groups: Callable[[Sequence[Any]], Any]  # from the ``lr=`` of each group; may raise
+    _have_groups: Callable[[Any], None]
 
 
 def attach(scheduler: Drives, optimizer: OptaxOptimizer) -> None:

@@ -1,7 +1,6 @@
 """What an optimizer of braintools does besides, once it follows a scheduler of ours."""
 
 import functools
-import types
 import warnings
 from collections.abc import Mapping
 from typing import Any, NoReturn
@@ -12,21 +11,44 @@ from braintools.optim import OptaxOptimizer, OptimState
 
 from brainsched import checks
 from brainsched.link import optimizer_state, upstream
-from brainsched.link.group import ScheduledGroup, check_params
+
+
+@jax.tree_util.register_pytree_with_keys_class
+class ScheduledGroup(dict[str, Any]):
+    """A param group, in which ``group['lr'] = x``, as in PyTorch, sets the rate that is applied.
+
+    ``given`` is the ``lr=`` that it was added with, or None.
+    """
+
+    def __init__(self, content: Mapping[str, Any], given: Any) -> None:
+        super().__init__(content)
+        self.given = given
+
+    def __setitem__(self, key: str, value: Any) -> None:
+        if key == "lr":
+            self["lr"].value = value
+        else:
+            super().__setitem__(key, value)
+
+    def tree_flatten_with_keys(self) -> tuple[list[tuple[Any, Any]], tuple[str, ...]]:
+        """Flatten like a dict."""
+        keys = tuple(sorted(self))
+        return [(jax.tree_util.DictKey(key), self[key]) for key in keys], keys
+
+    @classmethod
+    def tree_unflatten(cls, keys: tuple[str, ...], values: Any) -> dict[str, Any]:
+        """Return a plain dict: what is made from a group is no group of an optimizer."""
+        return dict(zip(keys, values, strict=True))
 
 
 class ScheduledOptimizer(OptaxOptimizer):
-    """Mixed into the class of an optimizer, which is otherwise the optimizer that it was.
-
-    An instance of the mixed class is one of the plain class, and calling the mixed class builds a
-    plain optimizer.
-    """
+    """Mixed into the class of an optimizer, which is otherwise the optimizer that it was."""
 
     _plain: type[OptaxOptimizer]
     _own_tx: bool
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Any:
-        """Build a plain optimizer."""
+        """Build a plain optimizer: ``type(optimizer)(...)`` is what it was."""
         return object.__new__(cls._plain)
 
     def default_tx(self) -> Any:
@@ -47,20 +69,12 @@ class ScheduledOptimizer(OptaxOptimizer):
         return self
 
     def add_param_group(
-        self, params: Any, *, lr: Any = None, weight_decay: float | None = None, **labels: str
+        self, params: Any, *, lr: Any = None, weight_decay: Any = None, name: str | None = None
     ) -> None:
         """Add a group, which runs at its scheduled rate from its first step, or change nothing.
 
-        Parameters
-        ----------
-        params : dict of State
-            As ``model.states(brainstate.ParamState)`` gives them.
-        lr : float, optional
-            The base rate of the group. Default: its entry in the scheduler's ``base_lr``.
-        weight_decay : float, optional
-            Default: the optimizer's.
-        **labels : str
-            What else the group is to hold, such as a ``name``.
+        ``params`` is a dict of States, as ``model.states(brainstate.ParamState)`` is. ``lr`` is the
+        base rate of the group, by default its entry in the scheduler's ``base_lr``.
         """
         scheduler = self.lr_scheduler
         group = len(self.param_groups)
@@ -68,21 +82,18 @@ class ScheduledOptimizer(OptaxOptimizer):
         if self.opt_state is None:
             raise ValueError("register_trainable_weights must be called before add_param_group")
         check_params(self, params)
-        for key, value in labels.items():
-            if not isinstance(value, str):
-                raise TypeError(
-                    f"add_param_group takes lr, weight_decay and text, got {key}={value}"
-                )
-        for name in scheduler.group_names[group : group + 1]:
-            if labels.get("name", name) != name:
+        for expected in scheduler.group_names[group : group + 1]:
+            if name not in (None, expected):
                 raise ValueError(
-                    f"param group {group} is called {name!r} in base_lr, got "
-                    f"name={labels['name']!r}: add the groups in the order of base_lr"
+                    f"param group {group} is called {expected!r} in base_lr, got name={name!r}: add "
+                    f"the groups in the order of base_lr"
                 )
         require_own_tx(self)
         having = scheduler._with_groups([*(entry.given for entry in self.param_groups), lr])
         decay = self.weight_decay if weight_decay is None else weight_decay
-        entry, moments = group_of(self, group, params, lr, {**labels, "weight_decay": decay})
+        entry, moments = group_of(
+            self, group, params, lr, {"weight_decay": decay} | ({"name": name} if name else {})
+        )
         # All is checked: from here on nothing raises.
         self.param_states.merge_with(params)
         self.param_groups.append(entry)
@@ -117,22 +128,16 @@ class ScheduledOptimizer(OptaxOptimizer):
         return self.lr_scheduler.get_last_lr()
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
-        """Restore what ``state_dict()`` gave, as it is or as a file format made it.
+        """Restore what ``state_dict()`` gave, or raise an error and change nothing.
 
         The rates are restored, unless the scheduler's are those of its own checkpoint.
-
-        Raises
-        ------
-        TypeError, ValueError
-            If an entry is missing, unknown, or not of this optimizer. Nothing has changed then.
         """
         optimizer_state.load(self, state_dict)
 
     def _refuse_to_be_copied(self, *args: Any) -> NoReturn:
         raise TypeError(
             f"a {plain_class(self).__name__} with a scheduler cannot be copied or pickled: build "
-            f"another one with a scheduler of its own, add the same groups, and load what "
-            f"state_dict() of both gives. brainstate.graph.update_states restores in place"
+            f"another one, with a scheduler of its own, and load what state_dict() of both gives"
         )
 
     __deepcopy__ = __copy__ = __reduce_ex__ = _refuse_to_be_copied
@@ -141,8 +146,7 @@ class ScheduledOptimizer(OptaxOptimizer):
 def transformation(optimizer: OptaxOptimizer, group: int, **changed: Any) -> Any:
     """Return what the optimizer's own class makes for a param group, which reads its rate.
 
-    It is made for a stand-in, whose scheduler is the group's rate. ``LBFGS`` keeps the stand-in and
-    asks it at each step.
+    It is made for a stand-in whose scheduler is the group's rate, which ``LBFGS`` keeps and asks.
     """
     stand_in = object.__new__(plain_class(optimizer))
     stand_in.__dict__.update(optimizer.__dict__, **changed)
@@ -188,17 +192,33 @@ def given_rate(group: Any) -> Any:
     return None if isinstance(group["lr"], State) else group["lr"]
 
 
+def check_params(optimizer: OptaxOptimizer, params: Any) -> None:
+    """Raise unless ``params`` is a dictionary of parameters that no other group has."""
+    if not isinstance(params, Mapping) or not params:
+        raise TypeError(
+            f"params must be a dictionary with at least one State, as "
+            f"model.states(brainstate.ParamState) is, got {params!r}"
+        )
+    taken = {
+        key: state for group in optimizer.param_groups for key, state in group["params"].items()
+    }
+    for key, state in params.items():
+        if not isinstance(state, State):
+            raise TypeError(f"params[{key!r}] must be a State, got {type(state).__name__}")
+        if id(state) in optimizer.param_states.seen_ids:
+            raise ValueError(f"params[{key!r}] is in another param group already")
+        if key in taken:
+            raise ValueError(f"params[{key!r}] has the key of a parameter of another param group")
+
+
 def plain_class(optimizer: OptaxOptimizer) -> type[OptaxOptimizer]:
     """Return the class that the user knows."""
     return getattr(optimizer, "_plain", type(optimizer))
 
 
 def require_own_tx(optimizer: OptaxOptimizer) -> None:
-    """Raise unless the optimizer's class made its transformation, and can make another one.
-
-    Of an optimizer that was built without a scheduler, the class tells: all of braintools override
-    ``default_tx``, but for ``OptaxOptimizer``, which takes a ``tx=``.
-    """
+    """Raise unless the optimizer's class made its transformation, and can make another one."""
+    # All of braintools' override it, but for the one that takes a tx=.
     overrides = type(optimizer).default_tx is not OptaxOptimizer.default_tx
     if not optimizer.__dict__.get("_own_tx", overrides):
         raise ValueError(
@@ -223,18 +243,14 @@ def warn_unless_read(optimizer: OptaxOptimizer, params: Any) -> None:
 @functools.cache
 def _scheduled(cls: Any) -> Any:
     content = {"__doc__": cls.__doc__, "__module__": cls.__module__, "_plain": cls}
-    bases = (ScheduledOptimizer, cls)
-    return types.new_class(
-        f"Scheduled{cls.__name__}", bases, exec_body=lambda ns: ns.update(content)
-    )
+    return type(cls)(f"Scheduled{cls.__name__}", (ScheduledOptimizer, cls), content)
 
 
 def make_scheduled(optimizer: OptaxOptimizer) -> None:
     """Let ``optimizer`` do what it does besides.
 
-    ``__class__`` is assigned: the optimizer is the object that the user holds, and its constructor
-    may still be running, so that there is no other one to hand out. Methods on an instance would
-    be copied by graph clones, and act on the original.
+    ``__class__`` is assigned, since the user holds the object, or its constructor is running.
+    Methods on an instance would be copied by graph clones, and act on the original.
     """
     if not isinstance(optimizer, ScheduledOptimizer):
         optimizer.__dict__["_own_tx"] = hasattr(optimizer, "tx")

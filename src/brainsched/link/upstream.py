@@ -51,10 +51,9 @@ class TrackedState(OptimState):
             return  # brainstate's own vmap puts tracers in, and reads them under jax.vmap
         raise TraceContextError(
             "a learning rate was read or written under a plain JAX transformation (jax.jit, "
-            "jax.vmap, jax.lax.scan, ...), which cannot track a scheduler's States, so that the "
-            "schedule would stand still. Compile the whole step with brainstate.transform.jit, "
-            "vmap, for_loop or scan; in pure JAX, optax or Flax code, use scheduler.as_optax() or "
-            "scheduler.lr_at(count)"
+            "jax.vmap, jax.lax.scan, ...), where the schedule would stand still. Compile the whole "
+            "step with brainstate.transform.jit, vmap, for_loop or scan; in pure JAX, optax or "
+            "Flax code, use scheduler.as_optax() or scheduler.lr_at(count)"
         )
 
     def form(self, value: Any, former: Any) -> Any:
@@ -112,7 +111,6 @@ class TrackedState(OptimState):
 class GroupRate(OptimState):
     """The rate of one param group: a place in the list of applied rates.
 
-    It stands where braintools has a State of the rate, and where a transformation has its schedule.
     It has no value of its own, which could disagree with the list. It is a State all the same,
     since checkpoints of the whole state have one at its place.
     """
@@ -125,7 +123,7 @@ class GroupRate(OptimState):
         self._optimizer, self._group = optimizer, group
 
     def __call__(self, count: Any) -> Any:
-        """Return minus the rate, as ``optax.scale_by_schedule`` asks its schedule for it."""
+        """Return minus the rate, as ``optax.scale_by_schedule`` asks for it."""
         return -self.value
 
     @property
@@ -175,8 +173,7 @@ def follow(optimizer: OptaxOptimizer, scheduler: Any, rate: "GroupRate") -> None
 def stand_aside(optimizer: OptaxOptimizer, empty: Callable[[], Any]) -> None:
     """Part ``optimizer`` from the scheduler of braintools that it was built with.
 
-    Programs that have read a State of the former link are traced again: ``empty`` makes a value of
-    a structure that no State had before.
+    ``empty`` makes a new structure, so that programs which have read the States are traced again.
     """
     former = optimizer._lr_scheduler
     read = [former._current_lrs, optimizer._current_lr]
