@@ -82,7 +82,9 @@ def bench_compile_100_groups(measure, name):
     def make():
         if name == "brainsched":
             scheduler = brainsched.WarmupCosineSchedule([1e-3 + 1e-6 * g for g in range(100)], 5, 9)
-            return brainsched.scale_by_scheduler(scheduler, lambda path: int(path.split("/")[0][1:]))
+            return brainsched.scale_by_scheduler(
+                scheduler, lambda path: int(path.split("/")[0][1:])
+            )
         return optax.scale_by_learning_rate(optax.warmup_cosine_decay_schedule(0.0, 1e-3, 5, 9))
 
     made = iter([make() for _ in range(6)])

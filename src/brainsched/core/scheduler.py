@@ -1,18 +1,10 @@
 """The base of every schedule: where it stands, how it steps, and what it shows.
 
-A schedule is a pure function of the epoch. A subclass writes that function, :meth:`formula`, and
-all else follows from it here: the rates that a step applies, those that are reported, and any
-epoch's rates at any time. While training one number changes, ``last_epoch``, the count of
-``step()`` calls in whatever unit the user steps: epochs, or updates.
-
-Conventions, for every schedule:
-
-- The first epoch is 0. Call ``scheduler.step()`` after the epoch, or the update, that it ends.
-- The *scheduled* rate is what the schedule gives, :meth:`LRScheduler.get_lr`. The *applied* rate
-  is what the optimizer uses, :meth:`LRScheduler.get_last_lr`; it differs only if it was set by
-  hand, and then until the next step.
-- A formula is a function of a real epoch, evaluated in float64 and rounded once to float32, in
-  NumPy on the host and in compiled code alike, so that both give the same bits.
+While training one number changes, ``last_epoch``, the count of ``step()`` calls in whatever unit
+the user steps: epochs, or updates. The first epoch is 0: call ``scheduler.step()`` after the epoch,
+or the update, that it ends. The *scheduled* rate is what the schedule gives, ``get_lr``. The *applied*
+rate is what the optimizer uses, ``get_last_lr``; it differs only if it was set by hand, and then
+until the next step.
 """
 
 import inspect
@@ -63,16 +55,14 @@ class LRScheduler(Schedule, Checkpointed, Copied, Node, braintools.optim.LRSched
     last_epoch : brainstate.State
         The number of steps taken: a scalar int32 (int64 under ``jax_enable_x64``).
     current_lrs : brainstate.State
-        The applied rates: a list with a scalar float32 (float64 under ``jax_enable_x64``) for
-        each param group.
+        The applied rates: a list with a scalar float32 (float64 under x64) for each param group.
     max_groups : int or None
-        How many param groups the schedule has rates for, where that is limited.
+        The number of param groups that the schedule has rates for, where that is limited.
 
     Raises
     ------
     TypeError, ValueError
-        If an argument is not as described, or the formula's rates have another shape than
-        described; the message names it.
+        If an argument, or the shape of the formula's rates, is not as described.
 
     Examples
     --------
@@ -90,10 +80,8 @@ class LRScheduler(Schedule, Checkpointed, Copied, Node, braintools.optim.LRSched
 
     _current_lrs: RatesState
     _bases: Bases
-    # The class of the scheduler that replaced this one, until a step has warned of it.
-    _replaced_by: str | None = None
-    # The rates that a checkpoint of the scheduler restored.
-    _restored: Any = None
+    _replaced_by: str | None = None  # until a step has warned of it
+    _restored: Any = None  # the rates that a checkpoint of the scheduler restored
     # The States that a step depends on besides last_epoch, and the one that the formula is of.
     _memory: tuple[str, ...] = ()
     _position_name = "last_epoch"
@@ -184,19 +172,12 @@ class LRScheduler(Schedule, Checkpointed, Copied, Node, braintools.optim.LRSched
         self.step()
 
     def apply(self, apply_fn: Callable[[Any], Any]) -> None:
-        """Apply ``apply_fn(rate)`` in place of each group's scheduled rate until the next step.
-
-        Parameters
-        ----------
-        apply_fn : callable
-            From a scalar rate to a scalar rate.
+        """Apply ``apply_fn(rate)`` instead of each group's scheduled rate until the next step.
 
         Raises
         ------
         TypeError, ValueError
             If a result is not a finite rate of at least 0; no rate changes then.
-        brainstate.TraceContextError
-            If called under a plain JAX transformation.
         """
         self._current_lrs.value = [apply_fn(rate) for rate in self.get_lr()]
 
@@ -210,12 +191,7 @@ class LRScheduler(Schedule, Checkpointed, Copied, Node, braintools.optim.LRSched
         return list(rates)
 
     def get_last_lr(self) -> list[Array]:
-        """Return the applied rate of each param group.
-
-        See Also
-        --------
-        applied_rates : the same as floats.
-        """
+        """Return the applied rate of each param group; ``applied_rates`` has them as floats."""
         return list(self._current_lrs.value)
 
     def __call__(self, count: Any) -> NoReturn:
@@ -280,32 +256,19 @@ class LRScheduler(Schedule, Checkpointed, Copied, Node, braintools.optim.LRSched
 
         ``SGD(lr=scheduler)`` does it by itself. An optimizer that was built with a plain rate, or
         follows another scheduler, applies this one's rates from here on. A scheduler that is
-        replaced is on its own, where it stands, and warns at its next :meth:`step`.
+        replaced is on its own, where it stands, and warns at its next :meth:`step`. A UserWarning
+        says if the optimizer does not read its rate, as ``Rprop`` and ``Fromage`` do not.
 
         Raises
         ------
-        TypeError
-            If ``optimizer`` is not an ``OptaxOptimizer``.
-        ValueError
-            If this scheduler drives another optimizer, the schedule has too few columns for the
-            param groups, or a group was added with an ``lr=`` that differs from its entry in
-            ``base_lr``. Nothing has changed then.
-
-        Warns
-        -----
-        UserWarning
-            If the optimizer does not read its rate, as ``Rprop`` and ``Fromage`` do not.
+        TypeError, ValueError
+            If ``optimizer`` is not an ``OptaxOptimizer``, this scheduler drives another one, or a
+            param group has no rate, or two. Nothing has changed then.
         """
         attach(self, optimizer)
 
     def _with_groups(self, given: Sequence[Any]) -> tuple[Evaluation, Bases, Rates]:
-        """Return what :meth:`_have_groups` takes; raise if something is wrong; change nothing.
-
-        Parameters
-        ----------
-        given : sequence
-            The ``lr=`` that each param group was added with, or None.
-        """
+        """Return what it has with groups that were added with these ``lr=``, or raise."""
         groups = len(given)
         bases = self._bases
         for group, lr in enumerate(given):
@@ -317,7 +280,7 @@ class LRScheduler(Schedule, Checkpointed, Copied, Node, braintools.optim.LRSched
         return evaluation, bases, Rates([*applied, *scheduled[len(applied) :]])
 
     def _have_groups(self, having: tuple[Evaluation, Bases, Rates]) -> None:
-        """Have these param groups, with these applied rates."""
+        """Have what :meth:`_with_groups` returned."""
         evaluation, bases, rates = having
         self.__dict__.update(_evaluation=evaluation, _bases=bases)
         self._current_lrs.restructure(rates)

@@ -85,15 +85,14 @@ class ScheduledOptimizer(OptaxOptimizer):
         for expected in scheduler.group_names[group : group + 1]:
             if name not in (None, expected):
                 raise ValueError(
-                    f"param group {group} is called {expected!r} in base_lr, got name={name!r}: add "
-                    f"the groups in the order of base_lr"
+                    f"param group {group} is called {expected!r} in base_lr, got {name!r}: add the "
+                    f"groups in its order"
                 )
         require_own_tx(self)
         having = scheduler._with_groups([*(entry.given for entry in self.param_groups), lr])
         decay = self.weight_decay if weight_decay is None else weight_decay
-        entry, moments = group_of(
-            self, group, params, lr, {"weight_decay": decay} | ({"name": name} if name else {})
-        )
+        content = {"weight_decay": decay, **({"name": name} if name else {})}
+        entry, moments = group_of(self, group, params, lr, content)
         # All is checked: from here on nothing raises.
         self.param_states.merge_with(params)
         self.param_groups.append(entry)
