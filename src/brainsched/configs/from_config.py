@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from brainsched import checks
 from brainsched.configs.lengths import Lengths
 from brainsched.core import config as configuring
-from brainsched.core.arguments import parameters
+from brainsched.core.config import parameters
 from brainsched.core.scheduler import LRScheduler
 
 # Integers, but not in the unit in which the scheduler is stepped.

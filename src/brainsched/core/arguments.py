@@ -5,7 +5,6 @@ change: the arguments are copied when the scheduler is built, and cannot be assi
 place after that. So they are also what a checkpoint records and what rebuilds the scheduler.
 """
 
-import functools
 import inspect
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NoReturn, Protocol
@@ -19,46 +18,6 @@ class Keeps(Protocol):
 
     _first_epoch: int
     _parts_are_in_epochs: bool
-
-
-@functools.cache
-def parameters(cls: Any) -> tuple[str, ...]:
-    """Return the names of the constructor's parameters, from which a scheduler is rebuilt.
-
-    Raises
-    ------
-    TypeError
-        If the class cannot be rebuilt from its arguments.
-    """
-    found = inspect.signature(cls).parameters
-    for parameter in found.values():
-        if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
-            raise TypeError(
-                f"{cls.__name__} has no config, as its constructor takes {parameter}: name each "
-                f"argument"
-            )
-    if "last_epoch" not in found:
-        raise TypeError(f"{cls.__name__} has no config, as its constructor takes no last_epoch")
-    return tuple(found)
-
-
-def kept(scheduler: "Keeps") -> dict[str, Any]:
-    """Return the arguments that a scheduler was built with, by name.
-
-    Raises
-    ------
-    TypeError
-        If it does not keep one as an attribute of the same name.
-    """
-    cls, attributes = type(scheduler), scheduler.__dict__
-    for name in parameters(cls):
-        if name not in attributes:
-            raise TypeError(
-                f"{cls.__name__} has no config, as it does not keep self.{name} = {name}"
-            )
-    return {name: attributes[name] for name in parameters(cls)} | {
-        "last_epoch": scheduler._first_epoch
-    }
 
 
 @jax.tree_util.register_pytree_with_keys_class

@@ -39,7 +39,7 @@ class BaseRates:
     @property
     def known(self) -> int:
         """How many groups have a base rate of their own, joined or waited for."""
-        return max(len(self.listed), *(group + 1 for group in self.given), 0)
+        return max(len(self.listed), max(self.given, default=-1) + 1)
 
     def adding(self, group: int, lr: Any) -> "BaseRates":
         """Return the base rates once ``group`` is added with ``lr``, which may be None.

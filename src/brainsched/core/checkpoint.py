@@ -49,16 +49,13 @@ class Checkpointed:
         >>> state["last_epoch"], state["base_lrs"], state["current_lrs"]
         (0, [0.5], [0.25])
         """
-
-        def copy(value: Any) -> Any:
-            return np.array(value).item() if plain else np.array(value)
-
+        copy = (lambda value: np.array(value).item()) if plain else np.array
         return {
             "last_epoch": copy(self.last_epoch.value),
             "base_lrs": list(map(copy, self.base_lrs)),
             "current_lrs": list(map(copy, self.get_last_lr())),
             "scheduled_lrs": list(map(copy, self.get_lr())),
-            "config": self.config,
+            "config": configuring.config(self),
             **{name: copy(getattr(self, name).value) for name in self._memory},
         }
 

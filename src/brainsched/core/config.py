@@ -3,6 +3,7 @@
 The way back is :mod:`brainsched.configs.from_config`.
 """
 
+import functools
 import inspect
 import math
 import reprlib
@@ -11,8 +12,6 @@ from typing import Any
 
 import jax
 import numpy as np
-
-from brainsched.core.arguments import kept
 
 # By module and name: a class replaces only itself, as when a notebook's cell is run again.
 _classes: dict[str, Any] = {}
@@ -65,6 +64,47 @@ def for_every_class(listener: Callable[[type], None]) -> None:
     _listeners.append(listener)
     for cls in _classes.values():
         listener(cls)
+
+
+@functools.cache
+def parameters(cls: Any) -> tuple[str, ...]:
+    """Return the names of the constructor's parameters, from which a scheduler is rebuilt.
+
+    Raises
+    ------
+    TypeError
+        If the class cannot be rebuilt from its arguments.
+    """
+    found = inspect.signature(cls).parameters
+    for parameter in found.values():
+        if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
+            raise TypeError(
+                f"{cls.__name__} has no config, as its constructor takes {parameter}: name each "
+                f"argument"
+            )
+    if "last_epoch" not in found:
+        raise TypeError(f"{cls.__name__} has no config, as its constructor takes no last_epoch")
+    return tuple(found)
+
+
+def kept(scheduler: Any) -> dict[str, Any]:
+    """Return the arguments that a scheduler was built with, by name.
+
+    Raises
+    ------
+    TypeError
+        If it does not keep one as an attribute of the same name.
+    """
+    cls: Any = type(scheduler)
+    attributes = scheduler.__dict__
+    for name in parameters(cls):
+        if name not in attributes:
+            raise TypeError(
+                f"{cls.__name__} has no config, as it does not keep self.{name} = {name}"
+            )
+    return {name: attributes[name] for name in parameters(cls)} | {
+        "last_epoch": scheduler._first_epoch
+    }
 
 
 def config(scheduler: Any) -> dict[str, Any]:

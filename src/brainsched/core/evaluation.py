@@ -117,9 +117,7 @@ class _Window:
 
 
 class Evaluation:
-    """The rates of a formula for so many param groups with these base rates.
-
-    It never changes. Another one takes its place when a param group is added.
+    """The rates of a formula for so many param groups with these base rates. It never changes.
 
     Parameters
     ----------
@@ -143,19 +141,17 @@ class Evaluation:
         self._name = name
         self._formula = formula
         self._bases = bases
-        leaves = [*numbers, *jax.tree.leaves(bases.first(groups))]
+        self.base_lrs = bases.first(max(groups, bases.known))
+        leaves = [*numbers, *jax.tree.leaves(self.base_lrs[:groups])]
+        arrays = [leaf for leaf in leaves if isinstance(leaf, jax.Array)]
         # A function that is given inside a trace may use what is traced there.
-        in_trace = upstream.inside_a_trace()
-        self.on_host = not any(
-            isinstance(leaf, jax.Array) or (in_trace and callable(leaf)) for leaf in leaves
-        )
+        may_trace = upstream.inside_a_trace() and any(map(callable, leaves))
+        self.on_host = not arrays and not may_trace
         self._base_arrays = self._stacked_bases(np) if self.on_host else None
         highest = max((base.max() for base in jax.tree.leaves(self._base_arrays)), default=0.0)
         self._negligible = max(_ROUNDING * highest, smallest_rate(rate_dtype()))
         self._window = _Window(0, np.empty((0, groups)), None)
-        traced = any(
-            isinstance(leaf, jax.core.Tracer) or (in_trace and callable(leaf)) for leaf in leaves
-        )
+        traced = may_trace or any([isinstance(array, jax.core.Tracer) for array in arrays])
         self._kernel = None if traced else jax.jit(self._in_jax, static_argnums=0)
 
     def __call__(self, move: Move, *position: Array) -> tuple[tuple[Array, ...], list[Array]]:

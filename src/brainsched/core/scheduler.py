@@ -2,9 +2,9 @@
 
 While training one number changes, ``last_epoch``, the count of ``step()`` calls in whatever unit
 the user steps: epochs, or updates. The first epoch is 0: call ``scheduler.step()`` after the epoch,
-or the update, that it ends. The *scheduled* rate is what the schedule gives, ``get_lr``. The *applied*
-rate is what the optimizer uses, ``get_last_lr``; it differs only if it was set by hand, and then
-until the next step.
+or the update, that it ends. The *scheduled* rate is what the schedule gives, ``get_lr``; the
+*applied* rate is what the optimizer uses, ``get_last_lr``. It differs only if it was set by hand,
+and then until the next step.
 """
 
 import inspect
@@ -225,7 +225,7 @@ class LRScheduler(Schedule, Checkpointed, Copied, Node, braintools.optim.LRSched
     @property
     def base_lrs(self) -> list[Rate]:
         """The base rate of each param group, and of those that a list ``base_lr`` waits for."""
-        return self._bases.first(max(self._evaluation.groups, self._bases.known))
+        return list(self._evaluation.base_lrs)
 
     @property
     def group_names(self) -> tuple[str, ...]:

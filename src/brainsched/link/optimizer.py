@@ -89,7 +89,7 @@ class ScheduledOptimizer(OptaxOptimizer):
                     f"groups in its order"
                 )
         require_own_tx(self)
-        having = scheduler._with_groups([*(entry.given for entry in self.param_groups), lr])
+        having = scheduler._with_groups([*[entry.given for entry in self.param_groups], lr])
         decay = self.weight_decay if weight_decay is None else weight_decay
         content = {"weight_decay": decay, **({"name": name} if name else {})}
         entry, moments = group_of(self, group, params, lr, content)

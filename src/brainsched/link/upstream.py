@@ -29,7 +29,7 @@ def inside_a_trace() -> bool:
 
 def require_outside_a_trace(*states: State) -> None:
     """Raise if these States were created outside the trace that is running: a link outlives it."""
-    if not all(state._trace_state.is_valid() for state in states):
+    if not all([state._trace_state.is_valid() for state in states]):
         raise TraceContextError(
             "a scheduler cannot be attached, nor a param group added, inside a compiled function: "
             "do it before the training step is called. The next call traces again, once"
