@@ -15,18 +15,16 @@ TOO_LATE = 2**31
 
 BAD_ARGUMENTS = [
     # boundaries
-    ({"boundaries": [10, 30.0]}, TypeError, r"boundaries\[1\] must be an integer, got 30.0"),
-    ({"boundaries": np.array([1.0, 2.0])}, TypeError, r"boundaries\[0\] must be an integer"),
-    ({"boundaries": [True, 2]}, TypeError, r"boundaries\[0\] must be an integer, got True"),
-    ({"boundaries": ["1", 2]}, TypeError, r"boundaries\[0\] must be an integer, got '1'"),
-    ({"boundaries": [1, NAN]}, TypeError, r"boundaries\[1\] must be an integer, got nan"),
-    ({"boundaries": [-3, 2]}, ValueError, r"boundaries\[0\] must not be negative, got -3"),
+    ({"boundaries": [True, 2]}, TypeError, r"boundaries\[0\] must be a number, got True"),
+    ({"boundaries": ["1", 2]}, TypeError, r"boundaries\[0\] must be a number, got '1'"),
+    ({"boundaries": [1, NAN]}, ValueError, r"boundaries\[1\] must be finite .*, got nan"),
+    ({"boundaries": [-3, 2]}, ValueError, r"boundaries\[0\] must be .* not negative, got -3"),
     ({"boundaries": [20, 10]}, ValueError, r"ascending order.*boundaries\[1\] = 10 after 20"),
     ({"boundaries": [10, 10]}, ValueError, r"without repeats.*boundaries\[1\] = 10 after 10"),
-    ({"boundaries": [1, TOO_LATE]}, ValueError, r"boundaries\[1\] must be at most 2147483647"),
-    ({"boundaries": 10}, TypeError, r"boundaries must be a sequence of integers, got 10"),
-    ({"boundaries": "10"}, TypeError, r"boundaries must be a sequence of integers, got '10'"),
-    ({"boundaries": {1, 2}}, TypeError, r"boundaries must be a sequence of integers"),
+    ({"boundaries": [1, TOO_LATE]}, ValueError, r"boundaries\[1\] must be at most 2\.147e"),
+    ({"boundaries": 10}, TypeError, r"boundaries must be a sequence of numbers, got 10"),
+    ({"boundaries": "10"}, TypeError, r"boundaries must be a sequence of numbers, got '10'"),
+    ({"boundaries": {1, 2}}, TypeError, r"boundaries must be a sequence of numbers"),
     # values
     ({"values": [1.0, NAN, 0.1]}, ValueError, r"values\[1\] must be finite and not negative"),
     ({"values": [1.0, 0.1, INF]}, ValueError, r"values\[2\] must be finite.*got inf"),

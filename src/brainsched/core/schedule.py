@@ -175,10 +175,10 @@ class Schedule(ABC):
         """
         from brainsched.core import plot
 
-        return plot.plot(self, epochs, ax)
+        return plot.plot(cast("LRScheduler", self), epochs, ax)
 
     @property
-    def stage_boundaries(self) -> Sequence[int]:
+    def stage_boundaries(self) -> Sequence[float]:
         """The epochs at which another stage of the schedule begins, where it has any."""
         return ()
 

@@ -3,14 +3,14 @@
 from collections.abc import Sequence
 from types import ModuleType
 
-from brainsched import checks
-from brainsched.core.scheduler import LRScheduler
 from brainsched.schedules import schedule_checks
 from brainsched.schedules.curves import between, progress
-from brainsched.types import BaseLRs, Epochs, LRs, Rate, Rates
+from brainsched.schedules.floors import FallingLR, GroupRates
+from brainsched.schedules.lengths import length, periods
+from brainsched.types import BaseLRs, Epochs, LRs, Rates
 
 
-class InverseSqrtLR(LRScheduler):
+class InverseSqrtLR(FallingLR):
     r"""A rate that rises in a straight line, then falls like one over the square root of time.
 
     .. math::
@@ -28,16 +28,20 @@ class InverseSqrtLR(LRScheduler):
     ----------
     base_lr : float or sequence of float
         The highest rate, at :math:`t = W`, of every param group or one for each.
-    warmup_steps : int
+    warmup_steps : int or float
         How many epochs, or updates, the rate rises: :math:`W`.
-    timescale : int, optional
+    timescale : int or float, optional
         How long after :math:`W` the rate is :math:`1 / \sqrt{2}` of its highest: :math:`\tau`.
         Default: ``warmup_steps``, or 10,000 without a warm-up.
-    warmup_start_lr : float
-        The first rate, of every param group. With 0, stepped once an epoch, the first epoch trains
-        at rate 0: see :class:`WarmupScheduler`.
+    warmup_start_lr : float, sequence of float, or mapping from str to float
+        The first rate, of every param group or one for each. With 0, stepped once an epoch, the
+        first epoch trains at rate 0: see :class:`WarmupScheduler`.
     last_epoch : int
         The epoch to begin at.
+    eta_min : float, sequence of float, or mapping from str to float
+        Lower bound of the fall, of every param group or one for each: at most its base rate.
+    eta_min_ratio : float, optional
+        The same as a share of each group's base rate, in [0, 1], instead of ``eta_min``.
 
     Raises
     ------
@@ -59,22 +63,24 @@ class InverseSqrtLR(LRScheduler):
     def __init__(
         self,
         base_lr: Rates = 1e-3,
-        warmup_steps: int = 1000,
-        timescale: int | None = None,
-        warmup_start_lr: Rate = 0.0,
+        warmup_steps: int | float = 1000,
+        timescale: int | float | None = None,
+        warmup_start_lr: Rates = 0.0,
         last_epoch: int = 0,
+        *,
+        eta_min: Rates = 0.0,
+        eta_min_ratio: float | None = None,
     ) -> None:
-        self.warmup_steps = schedule_checks.count("warmup_steps", warmup_steps, least=0)
-        self.timescale = (
-            self.warmup_steps or 10_000
-            if timescale is None
-            else schedule_checks.count("timescale", timescale, least=1)
-        )
-        self.warmup_start_lr = checks.rate("warmup_start_lr", warmup_start_lr)
+        self.warmup_steps = length("warmup_steps", warmup_steps, or_zero=True)
+        default = self.warmup_steps or 10_000
+        self.timescale = length("timescale", default if timescale is None else timescale)
+        self.warmup_start_lr = warmup_start_lr
+        self._start = GroupRates("warmup_start_lr", warmup_start_lr, base_lr)
+        self._fall_to(base_lr, eta_min, eta_min_ratio)
         super().__init__(base_lr, last_epoch)
 
     @property
-    def stage_boundaries(self) -> Sequence[int]:
+    def stage_boundaries(self) -> Sequence[float]:
         """The epoch at which the rise ends."""
         return [self.warmup_steps]
 
@@ -82,14 +88,15 @@ class InverseSqrtLR(LRScheduler):
         """Rise, then divide by the square root; see :meth:`LRScheduler.formula`."""
         rise = progress(epoch, self.warmup_steps, xp)
         since = xp.maximum(epoch - self.warmup_steps, 0.0)
+        fall = base_lrs * xp.sqrt(self.timescale / (since + self.timescale))
         return xp.where(
             epoch < self.warmup_steps,
-            between(self.warmup_start_lr, base_lrs, rise),
-            base_lrs * xp.sqrt(self.timescale / (since + self.timescale)),
+            between(self._start(base_lrs, xp), base_lrs, rise),
+            self._above_floor(fall, base_lrs, xp),
         )
 
 
-class InverseTimeDecayLR(LRScheduler):
+class InverseTimeDecayLR(FallingLR):
     r"""A rate that is divided by a number that grows in a straight line, or in steps.
 
     .. math::
@@ -100,7 +107,7 @@ class InverseTimeDecayLR(LRScheduler):
     ----------
     base_lr : float or sequence of float
         The first rate, of every param group or one for each.
-    decay_steps : int
+    decay_steps : int or float
         In how many epochs, or updates, the divisor grows by ``decay_rate``.
     decay_rate : float
         What the divisor grows by: :math:`r`, 0 or more. With 1 the rate is a half, a third, a
@@ -109,6 +116,10 @@ class InverseTimeDecayLR(LRScheduler):
         Whether :math:`t / \text{decay\_steps}` is rounded down, so that the rate changes in steps.
     last_epoch : int
         The epoch to begin at.
+    eta_min : float, sequence of float, or mapping from str to float
+        Lower bound, of every param group or one for each: at most its base rate.
+    eta_min_ratio : float, optional
+        The same as a share of each group's base rate, in [0, 1], instead of ``eta_min``.
 
     Raises
     ------
@@ -131,20 +142,25 @@ class InverseTimeDecayLR(LRScheduler):
     def __init__(
         self,
         base_lr: Rates = 1e-3,
-        decay_steps: int = 1000,
+        decay_steps: int | float = 1000,
         decay_rate: float = 1.0,
         staircase: bool = False,
         last_epoch: int = 0,
+        *,
+        eta_min: Rates = 0.0,
+        eta_min_ratio: float | None = None,
     ) -> None:
-        self.decay_steps = schedule_checks.count("decay_steps", decay_steps, least=1)
+        self.decay_steps = length("decay_steps", decay_steps)
         self.decay_rate = schedule_checks.within("decay_rate", decay_rate, "[0, inf)")
         self.staircase = schedule_checks.flag("staircase", staircase)
+        self._fall_to(base_lr, eta_min, eta_min_ratio)
         super().__init__(base_lr, last_epoch)
 
     def formula(self, epoch: Epochs, base_lrs: BaseLRs, xp: ModuleType) -> LRs:
         """Divide by the divisor of the epoch; see :meth:`LRScheduler.formula`."""
         if self.staircase:
-            times = epoch.astype(int) // self.decay_steps
+            times, _ = periods(epoch, self.decay_steps, xp)
         else:
             times = epoch * (1 / self.decay_steps)
-        return base_lrs / (1 + self.decay_rate * times)
+        rates = base_lrs / (1 + self.decay_rate * times)
+        return self._above_floor(rates, base_lrs, xp)

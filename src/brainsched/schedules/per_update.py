@@ -10,6 +10,7 @@ from brainsched import checks
 from brainsched.core.scheduler import LRScheduler
 from brainsched.schedules import schedule_checks
 from brainsched.schedules.composition import Composition
+from brainsched.schedules.lengths import length, quotient
 from brainsched.types import Epochs, LRs
 
 
@@ -62,7 +63,7 @@ class PerUpdate(Composition):
     def __init__(
         self,
         scheduler: LRScheduler,
-        steps_per_epoch: float,
+        steps_per_epoch: int | float,
         staircase: bool = False,
         last_epoch: int = 0,
     ) -> None:
@@ -76,7 +77,7 @@ class PerUpdate(Composition):
         super().__init__({"scheduler": scheduler}, last_epoch)
 
     @property
-    def stage_boundaries(self) -> Sequence[int]:
+    def stage_boundaries(self) -> Sequence[float]:
         """Those of the part, in updates."""
         boundaries = self.scheduler.stage_boundaries
         return [math.ceil(boundary * self._steps) for boundary in boundaries]

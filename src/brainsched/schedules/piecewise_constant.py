@@ -1,14 +1,19 @@
 """Rates that stay the same within a stage and change at its boundaries."""
 
+import warnings
 from collections.abc import Sequence
 from types import ModuleType
 from typing import Self
 
+import jax
+import numpy as np
+
 from brainsched import checks
 from brainsched.core.scheduler import LRScheduler
-from brainsched.schedules import multipliers
+from brainsched.schedules.lengths import boundaries as checked_boundaries
+from brainsched.schedules.lengths import reached
 from brainsched.schedules.search import Search
-from brainsched.types import Array, BaseLRs, Epochs, LRs, Rates
+from brainsched.types import Array, BaseLRs, Epochs, LRs, Rate, Rates
 
 
 class PiecewiseConstantSchedule(LRScheduler):
@@ -24,7 +29,7 @@ class PiecewiseConstantSchedule(LRScheduler):
     ----------
     base_lr : float or sequence of float
         The rate at multiplier 1, of every param group or one for each.
-    boundaries : sequence of int, optional
+    boundaries : sequence of int or float, optional
         The epochs at which a new stage begins, ascending. Default: ``[1000, 2000]``.
     values : sequence of float, or of rows of float, optional
         The multiplier of each stage: one more than there are boundaries. With a row for each
@@ -43,9 +48,8 @@ class PiecewiseConstantSchedule(LRScheduler):
     -----
     ``values`` are multipliers, as braintools documents its class of this name up to version 0.1.10.
     The code there takes them for rates and ignores ``base_lr``, and from 0.2.0 on its documentation
-    says so, too: what was written for it is :meth:`from_rates` here. A warning says where
-    ``values`` seem to be rates: where the largest is not 1, and is the largest base rate, or
-    ``base_lr`` was not given.
+    says so, too: what was written for it is :meth:`from_rates` here. Values of which the largest
+    equals the largest base rate, and is not 1, are warned of.
 
     ``base_lr`` and ``values`` may be traced or device arrays, to sweep schedules with ``vmap`` or
     to tune them by gradient.
@@ -62,29 +66,30 @@ class PiecewiseConstantSchedule(LRScheduler):
     def __init__(
         self,
         base_lr: Rates = 1e-3,
-        boundaries: Sequence[int] | Array | None = None,
+        boundaries: Sequence[int | float] | Array | None = None,
         values: Sequence[float] | Sequence[Sequence[float]] | Array | None = None,
         last_epoch: int = 0,
     ) -> None:
         self.boundaries = [1000, 2000] if boundaries is None else boundaries
         self.values = [1.0, 0.1, 0.01] if values is None else values
-        self._boundaries = checks.boundaries("boundaries", self.boundaries)
-        self._stages = Search(self._boundaries)
+        self._boundaries = checked_boundaries("boundaries", self.boundaries)
+        self._stages = Search(reached(self._boundaries))
         table = checks.table("values", self.values, len(self._boundaries), more=1)
         self.max_groups = table.shape[1] if table.ndim == 2 else None
         self._multipliers = table if table.ndim == 2 else table[:, None]
         super().__init__(base_lr, last_epoch)
-        multipliers.warn_if_rates(
-            self,
-            "values",
-            self._multipliers,
-            f"use {type(self).__name__}.from_rates(boundaries, rates), or base_lr=1.0",
-        )
+        if are_base_rates(self._multipliers, self._bases.first(self._bases.known)):
+            warnings.warn(
+                f"The largest of values, which are multipliers of base_lr, equals base_lr. If "
+                f"values are rates, use {type(self).__name__}.from_rates(boundaries, rates).",
+                UserWarning,
+                stacklevel=3,
+            )
 
     @classmethod
     def from_rates(
         cls,
-        boundaries: Sequence[int] | Array,
+        boundaries: Sequence[int | float] | Array,
         rates: Sequence[float] | Sequence[Sequence[float]] | Array,
         last_epoch: int = 0,
     ) -> Self:
@@ -92,7 +97,7 @@ class PiecewiseConstantSchedule(LRScheduler):
 
         Parameters
         ----------
-        boundaries : sequence of int
+        boundaries : sequence of int or float
             The epochs at which a new stage begins, ascending.
         rates : sequence of float, or of rows of float
             The rate of each stage: one more than there are boundaries; with a row for each stage
@@ -117,19 +122,26 @@ class PiecewiseConstantSchedule(LRScheduler):
         >>> schedule.lr_at([29, 30, 60]).ravel().tolist()
         [0.5, 0.25, 0.125]
         """
-        table = checks.table(
-            "rates", rates, len(checks.boundaries("boundaries", boundaries)), more=1
-        )
+        count = len(checked_boundaries("boundaries", boundaries))
+        table = checks.table("rates", rates, count, more=1)
         base_lr = [1.0] * table.shape[1] if table.ndim == 2 else 1.0
         return cls(base_lr, boundaries, rates, last_epoch)
 
     @property
-    def stage_boundaries(self) -> Sequence[int]:
+    def stage_boundaries(self) -> Sequence[float]:
         """The epochs at which a new stage begins."""
-        return self._boundaries.tolist()
+        return self._boundaries
 
     def formula(self, epoch: Epochs, base_lrs: BaseLRs, xp: ModuleType) -> LRs:
         """Look the stage up and multiply; see :meth:`LRScheduler.formula`."""
         stage = self._stages(epoch[..., 0], xp)
         multipliers = xp.asarray(self._multipliers).take(stage, axis=0, mode="clip")
         return base_lrs * multipliers[..., : len(base_lrs)]
+
+
+def are_base_rates(multipliers: Array, base_lrs: Sequence[Rate]) -> bool:
+    """Whether the largest multiplier is the largest base rate, and not 1: it would count twice."""
+    if any(isinstance(leaf, jax.Array) for leaf in [multipliers, *base_lrs]):
+        return False
+    largest = np.float32(np.max(multipliers))
+    return largest not in (0, 1) and largest == np.float32(max(base_lrs))
