@@ -50,11 +50,6 @@ class Branch(Composition):
     end_lr_ratio : float, optional
         ``end_lr`` as a share of each group's base rate, in [0, 1], instead of it.
 
-    Raises
-    ------
-    TypeError, ValueError
-        If an argument is not as described; the message names it.
-
     Examples
     --------
     >>> import brainsched
@@ -115,27 +110,15 @@ def cooldown(
 ) -> Branch:
     """Return the plan that follows ``scheduler`` up to an epoch, and falls from there.
 
-    One long run at a constant rate, as of :class:`WSD`, gives a finished model at any length: a
-    cooldown branches off wherever one is wanted, and the long run goes on.
+    A long run at a constant rate gives a finished model at any length: a cooldown branches off
+    wherever one is wanted, and the long run goes on.
 
     Parameters
     ----------
-    scheduler : LRScheduler
-        The old schedule.
-    at : int or float
-        The epoch from whose rate the plan falls.
-    length : int or float
-        How many epochs the fall takes.
-    eta_min : float, sequence of float, or mapping from str to float
-        The last rate, of every param group or one for each.
-    decay_strategy : {'linear', 'cos', 'sqrt', 'exponential', 'polynomial'}
-        How the rate falls, as in :class:`WSD`.
-    last_epoch : int, optional
-        The epoch to begin at. Default: the present one of ``scheduler``.
-    power : float
-        The power of ``'polynomial'``, above 0.
-    eta_min_ratio : float, optional
-        ``eta_min`` as a share of each group's base rate, in [0, 1], instead of it.
+    scheduler, at, length, last_epoch
+        As in :class:`Branch`.
+    eta_min, decay_strategy, power, eta_min_ratio
+        The last rate and how the rate falls, as in :class:`WSD`.
 
     Returns
     -------
@@ -144,8 +127,8 @@ def cooldown(
 
     Raises
     ------
-    TypeError, ValueError
-        If an argument is not as described, or the rate would rise; the message names it.
+    ValueError
+        If the rate of a group would rise.
 
     Examples
     --------
@@ -185,23 +168,16 @@ def rewarm(
 ) -> Branch:
     """Return the plan that follows ``scheduler`` up to an epoch, and rises again from there.
 
-    The rise is a straight line from the rate that the run has, so that nothing jumps, to
-    ``peak_lr``, where it stays. To decay again, as continual pre-training does, take the
-    :func:`cooldown` of the result.
+    The rise is a straight line from the rate that the run has to ``peak_lr``, where it stays. To
+    decay again, as continual pre-training does, take the :func:`cooldown` of the result.
 
     Parameters
     ----------
-    scheduler : LRScheduler
-        The old schedule.
-    at : int or float
-        The epoch from whose rate the plan rises.
-    length : int or float
-        How many epochs the rise takes.
+    scheduler, at, length, last_epoch
+        As in :class:`Branch`.
     peak_lr : float, sequence of float, or mapping from str to float, optional
         The rate that it rises to, of every param group or one for each. Default: each group's
         base rate.
-    last_epoch : int, optional
-        The epoch to begin at. Default: the present one of ``scheduler``.
 
     Returns
     -------
@@ -210,8 +186,8 @@ def rewarm(
 
     Raises
     ------
-    TypeError, ValueError
-        If an argument is not as described, or the rate would fall; the message names it.
+    ValueError
+        If the rate of a group would fall.
 
     Examples
     --------

@@ -27,18 +27,10 @@ class Composition(LRScheduler):
     Parameters
     ----------
     parts : mapping from str to LRScheduler
-        The parts, at least one, by the name of the argument that each was given as; compositions
-        too. Each has as many base rates as the others, or one for all groups. Those that are shown
-        are the first one's.
+        The parts by the name of the argument that each was given as. Each has as many base rates
+        as the others, or one for all groups. Those that are shown are the first one's.
     last_epoch : int or None
         The epoch to begin at; None for the present one of the first part.
-
-    Raises
-    ------
-    TypeError
-        If a part is not a scheduler of this package, or needs more than the epoch.
-    ValueError
-        If the numbers of base rates, or the names of the groups, differ.
     """
 
     def __init__(self, parts: Mapping[str, LRScheduler], last_epoch: int | None) -> None:
@@ -109,16 +101,6 @@ class SequentialLR(Composition):
         The epochs at which the next part begins, ascending: one less than there are parts.
     last_epoch : int
         The epoch to begin at.
-
-    Raises
-    ------
-    TypeError, ValueError
-        If an argument is not as described; the message names the element.
-
-    Notes
-    -----
-    The rate of a part that is not active is neither applied nor differentiated: it is evaluated
-    at the nearest epoch of its own span. A param group that is added later joins every part.
 
     Examples
     --------
@@ -194,15 +176,6 @@ class ChainedScheduler(Composition):
     last_epoch : int
         The epoch to begin at.
 
-    Raises
-    ------
-    TypeError, ValueError
-        If an argument is not as described; the message names the element.
-
-    Notes
-    -----
-    The base rate of a part that is itself a :class:`SequentialLR` is that of its first part.
-
     Examples
     --------
     >>> import brainsched
@@ -215,8 +188,7 @@ class ChainedScheduler(Composition):
 
     References
     ----------
-    The class of this name in braintools, ``braintools.optim.ChainedScheduler``. PyTorch's chains
-    the steps of its parts instead, which for a part with an ``eta_min`` is no product.
+    ``braintools.optim.ChainedScheduler``. PyTorch's chains the steps of its parts instead.
     """
 
     def __init__(self, schedulers: Sequence[LRScheduler], last_epoch: int = 0) -> None:

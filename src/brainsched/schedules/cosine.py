@@ -34,15 +34,8 @@ class CosineAnnealingLR(FallingLR):
         The epoch at which the rate reaches ``eta_min``.
     last_epoch : int
         The epoch to begin at.
-    eta_min : float, sequence of float, or mapping from str to float
-        The last rate, of every param group or one for each: at most its base rate.
-    eta_min_ratio : float, optional
-        The same as a share of each group's base rate, in [0, 1], instead of ``eta_min``.
-
-    Raises
-    ------
-    TypeError, ValueError
-        If an argument is not as described; the message names it.
+    eta_min, eta_min_ratio : float, sequence or mapping of float; float, optional
+        The last rate, at most the base rate: as a rate, or as a share of each base rate in [0, 1].
 
     Examples
     --------
@@ -98,15 +91,8 @@ class CosineAnnealingWarmRestarts(FallingLR):
         The epoch to begin at.
     decay : float
         How high above ``eta_min`` each restart is, as a share of the one before: in (0, 1].
-    eta_min : float, sequence of float, or mapping from str to float
-        The rate that a cycle falls to, of every param group or one for each: at most its base rate.
-    eta_min_ratio : float, optional
-        The same as a share of each group's base rate, in [0, 1], instead of ``eta_min``.
-
-    Raises
-    ------
-    TypeError, ValueError
-        If an argument is not as described; the message names it.
+    eta_min, eta_min_ratio : float, sequence or mapping of float; float, optional
+        The last rate of a cycle, at most the base rate: as a rate, or as a share of it in [0, 1].
 
     Examples
     --------
@@ -160,14 +146,14 @@ class CosineAnnealingWarmRestarts(FallingLR):
         return between(base_lrs, self._floor(base_lrs, xp), at)
 
     @property
-    def T_cur(self) -> "DerivedCount":
-        """The number of epochs since the last restart, as an int; it is no counter."""
-        return DerivedCount(self._cycle(np.asarray(self.epoch, np.float64), np)[1])
+    def T_cur(self) -> float:
+        """The number of epochs since the last restart."""
+        return float(self._cycle(np.asarray(self.epoch, np.float64), np)[1])
 
     @property
-    def T_i(self) -> "DerivedCount":
-        """The number of epochs that the present cycle lasts, as an int."""
-        return DerivedCount(self._cycle(np.asarray(self.epoch, np.float64), np)[2])
+    def T_i(self) -> float:
+        """The number of epochs that the present cycle lasts."""
+        return float(self._cycle(np.asarray(self.epoch, np.float64), np)[2])
 
     def _cycle(self, epoch: Any, xp: ModuleType) -> tuple[Any, Any, Any]:
         """Return which cycle it is, the time since its restart, and its length."""
@@ -176,23 +162,6 @@ class CosineAnnealingWarmRestarts(FallingLR):
         cycle = self._restarts(epoch, xp) - 1
         since = xp.maximum(epoch - xp.asarray(self._starts)[cycle], 0.0)
         return cycle, since, xp.asarray(self._lengths)[cycle]
-
-
-class DerivedCount(int):
-    """An int that follows from the position, with the ``value`` that a State of braintools has."""
-
-    @property
-    def value(self) -> int:
-        """The number."""
-        return int(self)
-
-    @value.setter
-    def value(self, number: int) -> None:
-        if number != self:
-            raise AttributeError(
-                f"this count is {int(self)} because of the position, and cannot be set to "
-                f"{number!r}: go to another epoch with step(epoch)"
-            )
 
 
 class WarmupCosineSchedule(FallingLR):
@@ -220,15 +189,8 @@ class WarmupCosineSchedule(FallingLR):
         first epoch trains at rate 0: see :class:`WarmupScheduler`.
     last_epoch : int
         The epoch to begin at.
-    eta_min : float, sequence of float, or mapping from str to float
-        The last rate, of every param group or one for each: at most its base rate.
-    eta_min_ratio : float, optional
-        The same as a share of each group's base rate, in [0, 1], instead of ``eta_min``.
-
-    Raises
-    ------
-    TypeError, ValueError
-        If an argument is not as described; the message names it.
+    eta_min, eta_min_ratio : float, sequence or mapping of float; float, optional
+        The last rate, at most the base rate: as a rate, or as a share of each base rate in [0, 1].
 
     Examples
     --------

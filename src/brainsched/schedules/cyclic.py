@@ -41,11 +41,6 @@ class CyclicLR(LRScheduler):
     last_epoch : int
         The epoch to begin at.
 
-    Raises
-    ------
-    TypeError, ValueError
-        If an argument is not as described; the message names it.
-
     Examples
     --------
     >>> import brainsched
@@ -137,11 +132,6 @@ class OneCycleLR(FallingLR):
         The last rate itself, instead of that by ``final_div_factor``: at most ``max_lr``.
     eta_min_ratio : float, optional
         The same as a share of each group's ``max_lr``, in [0, 1].
-
-    Raises
-    ------
-    TypeError, ValueError
-        If an argument is not as described; the message names it.
 
     Examples
     --------

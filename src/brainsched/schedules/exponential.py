@@ -26,15 +26,8 @@ class ExponentialLR(FallingLR):
         :class:`ExponentialDecayLR`.
     last_epoch : int
         The epoch to begin at.
-    eta_min : float, sequence of float, or mapping from str to float
-        Lower bound, of every param group or one for each: at most its base rate.
-    eta_min_ratio : float, optional
-        The same as a share of each group's base rate, in [0, 1], instead of ``eta_min``.
-
-    Raises
-    ------
-    TypeError, ValueError
-        If an argument is not as described; the message names it.
+    eta_min, eta_min_ratio : float, sequence or mapping of float; float, optional
+        Lower bound, at most the base rate: as a rate, or as a share of each base rate in [0, 1].
 
     Examples
     --------
@@ -94,11 +87,6 @@ class ExponentialDecayLR(FallingLR):
         The epoch to begin at.
     end_value_ratio : float, optional
         The lowest rate as a share of each group's base rate, in [0, 1], instead of ``end_value``.
-
-    Raises
-    ------
-    TypeError, ValueError
-        If an argument is not as described; the message names it.
 
     Examples
     --------

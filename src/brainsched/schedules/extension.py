@@ -39,20 +39,6 @@ class Extension(Composition):
     last_epoch : int, optional
         The epoch to begin at. Default: the present one of ``scheduler``.
 
-    Raises
-    ------
-    TypeError, ValueError
-        If an argument is not as described; the message names it.
-
-    See Also
-    --------
-    rewarm : Up again, and then a ``cooldown``, for a run that has ended.
-
-    Notes
-    -----
-    A cosine with the new ``T_max`` from its start would be at another rate at ``at``, and the run
-    would jump there.
-
     Examples
     --------
     >>> import brainsched

@@ -20,9 +20,7 @@ class InverseSqrtLR(FallingLR):
             \eta_\text{base} \sqrt{\tau / (t - W + \tau)} & \text{otherwise}
         \end{cases}
 
-    With :math:`\tau = W`, the default, that is the Transformer's schedule, whose highest rate is
-    :math:`1 / \sqrt{d W}` there. The arguments are those of ``get_inverse_sqrt_schedule`` in
-    Hugging Face's transformers.
+    With :math:`\tau = W`, the default, that is the Transformer's schedule.
 
     Parameters
     ----------
@@ -38,15 +36,8 @@ class InverseSqrtLR(FallingLR):
         first epoch trains at rate 0: see :class:`WarmupScheduler`.
     last_epoch : int
         The epoch to begin at.
-    eta_min : float, sequence of float, or mapping from str to float
-        Lower bound of the fall, of every param group or one for each: at most its base rate.
-    eta_min_ratio : float, optional
-        The same as a share of each group's base rate, in [0, 1], instead of ``eta_min``.
-
-    Raises
-    ------
-    TypeError, ValueError
-        If an argument is not as described; the message names it.
+    eta_min, eta_min_ratio : float, sequence or mapping of float; float, optional
+        Lower bound of the fall, at most the base rate: as a rate, or as a share of it in [0, 1].
 
     Examples
     --------
@@ -116,15 +107,8 @@ class InverseTimeDecayLR(FallingLR):
         Whether :math:`t / \text{decay\_steps}` is rounded down, so that the rate changes in steps.
     last_epoch : int
         The epoch to begin at.
-    eta_min : float, sequence of float, or mapping from str to float
-        Lower bound, of every param group or one for each: at most its base rate.
-    eta_min_ratio : float, optional
-        The same as a share of each group's base rate, in [0, 1], instead of ``eta_min``.
-
-    Raises
-    ------
-    TypeError, ValueError
-        If an argument is not as described; the message names it.
+    eta_min, eta_min_ratio : float, sequence or mapping of float; float, optional
+        Lower bound, at most the base rate: as a rate, or as a share of each base rate in [0, 1].
 
     Examples
     --------

@@ -33,20 +33,9 @@ class PerUpdate(Composition):
     steps_per_epoch : float
         How many updates make an epoch of the part; ``len(data) / batch_size`` need not be whole.
     staircase : bool
-        Hold the rate of the part's last whole epoch until the next begins: :math:`\lfloor n / s
-        \rfloor` in the place of :math:`n / s`.
+        Hold the rate of the part's last whole epoch until the next begins.
     last_epoch : int
         The update to begin at.
-
-    Raises
-    ------
-    TypeError, ValueError
-        If an argument is not as described; the message names it.
-
-    Notes
-    -----
-    The quotient is that of the count and ``steps_per_epoch``, rounded once to float64. A number
-    that is not whole counts as the nearest fraction with a denominator of at most a million.
 
     Examples
     --------

@@ -9,11 +9,12 @@ import jax
 import numpy as np
 
 from brainsched import checks
+from brainsched.core.evaluation import Bases
 from brainsched.core.scheduler import LRScheduler
 from brainsched.schedules.lengths import boundaries as checked_boundaries
 from brainsched.schedules.lengths import reached
 from brainsched.schedules.search import Search
-from brainsched.types import Array, BaseLRs, Epochs, LRs, Rate, Rates
+from brainsched.types import Array, BaseLRs, Epochs, LRs, Rates
 
 
 class PiecewiseConstantSchedule(LRScheduler):
@@ -39,20 +40,11 @@ class PiecewiseConstantSchedule(LRScheduler):
     last_epoch : int
         The epoch to begin at.
 
-    Raises
-    ------
-    TypeError, ValueError
-        If an argument is not as described; the message names the element.
-
     Notes
     -----
-    ``values`` are multipliers, as braintools documents its class of this name up to version 0.1.10.
-    The code there takes them for rates and ignores ``base_lr``, and from 0.2.0 on its documentation
-    says so, too: what was written for it is :meth:`from_rates` here. Values of which the largest
-    equals the largest base rate, and is not 1, are warned of.
-
-    ``base_lr`` and ``values`` may be traced or device arrays, to sweep schedules with ``vmap`` or
-    to tune them by gradient.
+    ``values`` are multipliers, as braintools documented its class of this name up to version
+    0.1.10. What was written for its code, which takes them for rates, is :meth:`from_rates` here.
+    ``base_lr`` and ``values`` may be traced or device arrays.
 
     Examples
     --------
@@ -78,13 +70,7 @@ class PiecewiseConstantSchedule(LRScheduler):
         self.max_groups = table.shape[1] if table.ndim == 2 else None
         self._multipliers = table if table.ndim == 2 else table[:, None]
         super().__init__(base_lr, last_epoch)
-        if are_base_rates(self._multipliers, self._bases.first(self._bases.known)):
-            warnings.warn(
-                f"The largest of values, which are multipliers of base_lr, equals base_lr. If "
-                f"values are rates, use {type(self).__name__}.from_rates(boundaries, rates).",
-                UserWarning,
-                stacklevel=3,
-            )
+        warn_of_base_rates(self._multipliers, self._bases, "from_rates(boundaries, rates)")
 
     @classmethod
     def from_rates(
@@ -93,27 +79,16 @@ class PiecewiseConstantSchedule(LRScheduler):
         rates: Sequence[float] | Sequence[Sequence[float]] | Array,
         last_epoch: int = 0,
     ) -> Self:
-        """Build the schedule from its rates, in the place of a base rate and multipliers.
+        """Build the schedule from its rates, instead of a base rate and multipliers.
 
         Parameters
         ----------
         boundaries : sequence of int or float
             The epochs at which a new stage begins, ascending.
         rates : sequence of float, or of rows of float
-            The rate of each stage: one more than there are boundaries; with a row for each stage
-            and a column for each param group, of every group.
+            The rate of each stage, as ``values`` with a base rate of 1.
         last_epoch : int
             The epoch to begin at.
-
-        Returns
-        -------
-        PiecewiseConstantSchedule
-            With ``rates`` for ``values``, and a base rate of 1 for each column.
-
-        Raises
-        ------
-        TypeError, ValueError
-            If an argument is not as described; the message names the element.
 
         Examples
         --------
@@ -139,9 +114,16 @@ class PiecewiseConstantSchedule(LRScheduler):
         return base_lrs * multipliers[..., : len(base_lrs)]
 
 
-def are_base_rates(multipliers: Array, base_lrs: Sequence[Rate]) -> bool:
-    """Whether the largest multiplier is the largest base rate, and not 1: it would count twice."""
+def warn_of_base_rates(multipliers: Array, bases: Bases, cure: str) -> None:
+    """Warn if the largest multiplier is the largest base rate, and not 1: it would count twice."""
+    base_lrs = bases.first(bases.known)
     if any(isinstance(leaf, jax.Array) for leaf in [multipliers, *base_lrs]):
-        return False
+        return
     largest = np.float32(np.max(multipliers))
-    return largest not in (0, 1) and largest == np.float32(max(base_lrs))
+    if largest not in (0, 1) and largest == np.float32(max(base_lrs)):
+        warnings.warn(
+            f"The largest of values, which are multipliers of base_lr, equals base_lr. If values "
+            f"are rates, use {cure}.",
+            UserWarning,
+            stacklevel=4,
+        )

@@ -1,6 +1,5 @@
 """Rates that go from knot to knot in straight lines."""
 
-import warnings
 from collections.abc import Sequence
 from types import ModuleType
 
@@ -10,7 +9,7 @@ from brainsched import checks
 from brainsched.core.scheduler import LRScheduler
 from brainsched.schedules import lengths
 from brainsched.schedules.curves import Progress, between
-from brainsched.schedules.piecewise_constant import are_base_rates
+from brainsched.schedules.piecewise_constant import warn_of_base_rates
 from brainsched.schedules.search import Search
 from brainsched.types import Array, BaseLRs, Epochs, LRs, Rates
 
@@ -36,16 +35,6 @@ class PiecewiseLinearSchedule(LRScheduler):
         each and a column for each param group, every group follows lines of its own.
     last_epoch : int
         The epoch to begin at.
-
-    Raises
-    ------
-    TypeError, ValueError
-        If an argument is not as described; the message names the element.
-
-    Notes
-    -----
-    ``base_lr`` and ``values`` may be traced or device arrays, to sweep schedules with ``vmap`` or
-    to tune them by gradient. Where ``values`` are rates, give ``base_lr=1.0``.
 
     Examples
     --------
@@ -83,13 +72,7 @@ class PiecewiseLinearSchedule(LRScheduler):
         spans = self._ends - self._starts
         self._per_epoch = np.divide(1, spans, out=np.zeros_like(spans), where=spans > 0)
         super().__init__(base_lr, last_epoch)
-        if are_base_rates(self._multipliers, self._bases.first(self._bases.known)):
-            warnings.warn(
-                "The largest of values, which are multipliers of base_lr, equals base_lr. If "
-                "values are rates, use base_lr=1.0.",
-                UserWarning,
-                stacklevel=3,
-            )
+        warn_of_base_rates(self._multipliers, self._bases, "base_lr=1.0")
 
     @property
     def stage_boundaries(self) -> Sequence[float]:

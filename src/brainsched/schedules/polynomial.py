@@ -32,15 +32,8 @@ class PolynomialLR(FallingLR):
         The power :math:`p`, above 0: 1 for a straight line.
     last_epoch : int
         The epoch to begin at.
-    eta_min : float, sequence of float, or mapping from str to float
-        The last rate, of every param group or one for each: at most its base rate.
-    eta_min_ratio : float, optional
-        The same as a share of each group's base rate, in [0, 1], instead of ``eta_min``.
-
-    Raises
-    ------
-    TypeError, ValueError
-        If an argument is not as described; the message names it.
+    eta_min, eta_min_ratio : float, sequence or mapping of float; float, optional
+        The last rate, at most the base rate: as a rate, or as a share of each base rate in [0, 1].
 
     Examples
     --------
@@ -93,11 +86,6 @@ class LinearLR(LRScheduler):
         The epoch from which the multiplier is ``end_factor``: :math:`T`. 0: from the first.
     last_epoch : int
         The epoch to begin at.
-
-    Raises
-    ------
-    TypeError, ValueError
-        If an argument is not as described; the message names it.
 
     Examples
     --------

@@ -29,15 +29,8 @@ class StepLR(FallingLR):
         The factor of each fall, in (0, 1].
     last_epoch : int
         The epoch to begin at.
-    eta_min : float, sequence of float, or mapping from str to float
-        Lower bound, of every param group or one for each: at most its base rate.
-    eta_min_ratio : float, optional
-        The same as a share of each group's base rate, in [0, 1], instead of ``eta_min``.
-
-    Raises
-    ------
-    TypeError, ValueError
-        If an argument is not as described; the message names it.
+    eta_min, eta_min_ratio : float, sequence or mapping of float; float, optional
+        Lower bound, at most the base rate: as a rate, or as a share of each base rate in [0, 1].
 
     Examples
     --------
@@ -91,16 +84,8 @@ class MultiStepLR(FallingLR):
         The factor of each fall, in (0, 1].
     last_epoch : int
         The epoch to begin at.
-    eta_min : float, sequence of float, or mapping from str to float
-        Lower bound, of every param group or one for each: at most its base rate.
-    eta_min_ratio : float, optional
-        The same as a share of each group's base rate, in [0, 1], instead of ``eta_min``.
-
-    Raises
-    ------
-    TypeError, ValueError
-        If an argument is not as described; the message names the element. braintools 0.3.0
-        sorts milestones that are out of order, where its documentation asks for ascending ones.
+    eta_min, eta_min_ratio : float, sequence or mapping of float; float, optional
+        Lower bound, at most the base rate: as a rate, or as a share of each base rate in [0, 1].
 
     Examples
     --------
@@ -163,11 +148,6 @@ class ConstantLR(LRScheduler):
         The epoch from which the multiplier is 1.
     last_epoch : int
         The epoch to begin at.
-
-    Raises
-    ------
-    TypeError, ValueError
-        If an argument is not as described; the message names it.
 
     Examples
     --------

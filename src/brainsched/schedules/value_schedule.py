@@ -35,12 +35,6 @@ class ValueSchedule:
         The value where the rate is 0, :math:`v_0`, and where it is 1, :math:`v_1`: of either sign
         and in either order. Scalar arrays, traced or not, serve too.
 
-    Raises
-    ------
-    TypeError, ValueError
-        If a value is not one finite number, or the schedule is of several groups, depends on
-        more than the epoch, or has a base rate other than 1, or 0 where it rises from there.
-
     Examples
     --------
     A threshold in mV, and a decay that goes up to 1:

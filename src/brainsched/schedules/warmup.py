@@ -25,20 +25,10 @@ class WarmupScheduler(LRScheduler):
     warmup_epochs : int or float
         The epoch at which the rate reaches the base rate: :math:`W`. 0: at the first.
     warmup_start_lr : float, sequence of float, or mapping from str to float
-        The first rate, of every param group or one for each.
+        The first rate, of every param group or one for each. With 0, stepped once an epoch, the
+        whole first epoch trains at rate 0: count updates, with :class:`PerUpdate`.
     last_epoch : int
         The epoch to begin at.
-
-    Raises
-    ------
-    TypeError, ValueError
-        If an argument is not as described; the message names it.
-
-    Notes
-    -----
-    With a ``warmup_start_lr`` of 0, its default in braintools too, a schedule that is stepped once
-    an epoch trains its whole first epoch at rate 0. Step it once an update, give it a
-    ``warmup_start_lr``, or count its epochs in updates with ``brainsched.PerUpdate``.
 
     Examples
     --------
@@ -107,11 +97,6 @@ class WSD(FallingLR):
     eta_min_ratio : float, optional
         ``eta_min`` as a share of each group's base rate, in [0, 1], instead of it.
 
-    Raises
-    ------
-    TypeError, ValueError
-        If an argument is not as described; the message names it.
-
     Examples
     --------
     >>> import brainsched
@@ -121,10 +106,9 @@ class WSD(FallingLR):
 
     References
     ----------
-    Hu et al., "MiniCPM: Unveiling the Potential of Small Language Models with Scalable Training
-    Strategies", COLM 2024; for the square root, Hägele et al., "Scaling Laws and Compute-Optimal
-    Training Beyond Fixed Training Durations", NeurIPS 2024; for cycles, Wen et al., "Understanding
-    Warmup-Stable-Decay Learning Rates", ICLR 2025.
+    Hu et al., "MiniCPM", COLM 2024; the square root: Hägele et al., "Scaling Laws and
+    Compute-Optimal Training Beyond Fixed Training Durations", NeurIPS 2024; cycles: Wen et al.,
+    "Understanding Warmup-Stable-Decay Learning Rates", ICLR 2025.
     """
 
     def __init__(
