@@ -1,11 +1,16 @@
 """Hypothesis strategies for every schedule, alone and composed, of any number of param groups."""
 
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
 import jax.numpy as jnp
 import numpy as np
 from hypothesis import assume
 from hypothesis import strategies as st
 
 import brainsched
+from schedule_references import SCHEDULES
 
 MOST = 40  # epochs: the length of what has one, so that a few dozen epochs see all of it
 
@@ -93,8 +98,11 @@ def cyclic(draw, groups):
     )
 
 
-def single(groups: int) -> dict[str, st.SearchStrategy]:
-    """Return a strategy for each schedule that is not made of others, by the name of its class."""
+def single(groups: int, rows: Sequence[Any] = SCHEDULES) -> dict[str, st.SearchStrategy]:
+    """Return a strategy for each schedule that is not made of others, by the name of its class.
+
+    Without one of its own here, a class has the arguments of its reference rows.
+    """
     base = base_lrs(groups)
     functions = st.sampled_from([half, inverse])
     arguments = {
@@ -138,7 +146,12 @@ def single(groups: int) -> dict[str, st.SearchStrategy]:
     built = {name: st.builds(getattr(brainsched, name), *args) for name, args in arguments.items()}
     for name, keywords in with_floors.items():
         built[name] = falling(getattr(brainsched, name), groups, keywords)
+    of_rows: dict[str, st.SearchStrategy] = {}
+    for cls, _, given, *_ in rows:
+        before = of_rows.get(cls.__name__, st.nothing())
+        of_rows[cls.__name__] = before | st.builds(partial(cls, **given), base)
     return {
+        **of_rows,
         **built,
         "PiecewiseConstantSchedule": piecewise(groups),
         "PiecewiseLinearSchedule": piecewise_linear(groups),

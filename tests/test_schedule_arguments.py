@@ -2,11 +2,9 @@
 
 from fractions import Fraction
 
-import braintools
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from brainstate import ParamState
 
 from brainsched.schedules.cosine import (
     CosineAnnealingLR,
@@ -276,34 +274,3 @@ BAD = [
 def test_bad_argument_raises_when_the_schedule_is_built(cls, arguments, error, message):
     with pytest.raises(error, match=message):
         cls(**arguments)
-
-
-def test_total_steps_come_before_epochs_as_documented():
-    scheduler = OneCycleLR(total_steps=50, epochs=5, steps_per_epoch=100)
-    assert scheduler.total_steps == 50
-    assert OneCycleLR(epochs=5, steps_per_epoch=100).total_steps == 500
-
-
-def test_timescale_is_the_warm_up_or_ten_thousand_unless_given():
-    """As in Hugging Face's get_inverse_sqrt_schedule."""
-    assert InverseSqrtLR(warmup_steps=7).timescale == 7
-    assert InverseSqrtLR(warmup_steps=0).timescale == 10_000
-    assert InverseSqrtLR(warmup_steps=7, timescale=9).timescale == 9
-
-
-def test_step_size_down_is_that_of_the_way_up_unless_given():
-    assert CyclicLR(step_size_up=7).step_size_down == 7
-    assert CyclicLR(step_size_up=7, step_size_down=9).step_size_down == 9
-
-
-def test_an_error_inside_a_users_function_reaches_the_user():
-    with pytest.raises(ZeroDivisionError):
-        LambdaLR(0.1, lambda epoch: 1 / 0)
-
-
-def test_more_groups_than_functions_are_an_error_when_the_group_is_added():
-    scheduler = LambdaLR(0.1, [lambda epoch: 1.0])
-    optimizer = braintools.optim.SGD(lr=scheduler)
-    optimizer.register_trainable_weights({"a": ParamState(jnp.ones(2))})
-    with pytest.raises(ValueError, match="param group 1 has no rate"):
-        optimizer.add_param_group({"b": ParamState(jnp.ones(2))})
