@@ -175,7 +175,7 @@ class Schedule(ABC):
         """
         from brainsched.core import plot
 
-        return plot.plot(cast("LRScheduler", self), epochs, ax)
+        return plot.plot(self, epochs, ax)
 
     @property
     def stage_boundaries(self) -> Sequence[float]:
@@ -193,11 +193,11 @@ class Schedule(ABC):
         return Evaluation(type(self).__name__, self.formula, numbers, bases, groups)
 
     def _first_evaluation(
-        self, groups: int, bases: Bases, position: Array
+        self, groups: int, bases: Bases, position: Sequence[Array]
     ) -> tuple[Evaluation, list[Array]]:
         """Return the evaluation, and the rates at ``position``; raise if the formula is wrong."""
         evaluation = self._evaluation_of(groups, bases)
-        _, rates = evaluation(stay, position)
+        _, rates = evaluation(stay, *position)
         # Once for each class of a user's, since code is compiled; a function is code, too.
         functions = any(callable(number) for number in arguments.numbers(self))
         if evaluation.on_host and (functions or type(self) not in compilable):

@@ -87,6 +87,6 @@ class Extension(Composition):
         since = xp.clip(epoch - self.at, 0.0, float(new_left))
         before = xp.minimum(epoch, float(self.at))
         after = xp.maximum(epoch - self.new_end, 0.0)
-        old_epoch = before + quotient(since * left, new_left, xp) + after
+        old_epoch = before + quotient(since * left, new_left) + after
         (bases,) = base_lrs
         return self.scheduler.formula(old_epoch, bases, xp)

@@ -58,15 +58,11 @@ def periods(epoch: Array, length: float, xp: ModuleType) -> tuple[Any, Any]:
     return xp.round((epoch - since) * (1 / length)).astype(int), since
 
 
-def quotient(epoch: Array, divisor: float, xp: ModuleType) -> Any:
-    """Return ``epoch / divisor``, rounded once, in compiled code too.
+def quotient(dividend: Array, divisor: float) -> Array:
+    """Return ``dividend / divisor``, rounded once, in compiled code too.
 
-    XLA turns a division by a constant into a product with its reciprocal, which is off in the last
-    place: ``49 * (1 / 49)`` is below 1, and a stage would begin an update late. So in compiled
-    code the divisor is selected by the epoch, and a barrier keeps an epoch that is itself a
-    constant from deciding that too early. Either alone was seen to fail (jax 0.10.2, on a CPU).
+    XLA turns a division by a constant into a product with its reciprocal, and ``49 * (1 / 49)`` is
+    below 1: a stage would begin an update late (jax 0.10.2). So the divisor is made to depend on
+    the dividend; XLA keeps ``0 * x``, which may be NaN.
     """
-    if xp is np:
-        return epoch / divisor
-    is_epoch = jax.lax.optimization_barrier(epoch) >= 0
-    return epoch / xp.where(is_epoch, float(divisor), 1.0)
+    return dividend / (divisor + 0.0 * dividend)
