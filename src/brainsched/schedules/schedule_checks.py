@@ -11,9 +11,7 @@ from brainsched.types import largest_epoch
 
 def count(name: str, value: Any, *, least: int) -> int:
     """Return a number of times as an int: at least ``least``, and within the epoch's dtype."""
-    value = checks.unwrap(value)
-    is_whole = isinstance(value, float | np.floating) and float(value).is_integer()
-    result = checks.integer(name, int(value) if is_whole else value)
+    result = checks.integer(name, value)
     if not least <= result <= largest_epoch():
         raise ValueError(
             f"{name} must be an integer from {least} to {largest_epoch()}, got {result}"
