@@ -25,6 +25,7 @@ class Schedule(ABC):
     """
 
     max_groups: int | None = None
+    _boundaries: Sequence[float] = ()
 
     _evaluation: Evaluation
     _first_epoch: int
@@ -180,7 +181,7 @@ class Schedule(ABC):
     @property
     def stage_boundaries(self) -> Sequence[float]:
         """The epochs at which another stage of the schedule begins, where it has any."""
-        return ()
+        return self._boundaries
 
     def _evaluation_of(self, groups: int, bases: Bases) -> Evaluation:
         """Return the evaluation for so many param groups; change nothing."""

@@ -1,6 +1,5 @@
 """Rates that fall along a cosine: slowly at first, fast half way, slowly at the end."""
 
-from collections.abc import Sequence
 from types import ModuleType
 from typing import Any
 
@@ -59,8 +58,7 @@ class CosineAnnealingLR(FallingLR):
         eta_min_ratio: float | None = None,
     ) -> None:
         self.T_max = length("T_max", T_max)
-        self._fall_to(base_lr, eta_min, eta_min_ratio)
-        super().__init__(base_lr, last_epoch)
+        super().__init__(base_lr, last_epoch, eta_min, eta_min_ratio)
 
     def formula(self, epoch: Epochs, base_lrs: BaseLRs, xp: ModuleType) -> LRs:
         """Follow the cosine down; see :meth:`LRScheduler.formula`."""
@@ -120,7 +118,6 @@ class CosineAnnealingWarmRestarts(FallingLR):
     ) -> None:
         self.T_0 = length("T_0", T_0)
         self.T_mult = schedule_checks.count("T_mult", T_mult, least=1)
-        self._fall_to(base_lr, eta_min, eta_min_ratio)
         self.decay = schedule_checks.within("decay", decay, "(0, 1]")
         self._powers = Powers(self.decay)
         starts, lengths = [0.0], [self.T_0]
@@ -130,7 +127,7 @@ class CosineAnnealingWarmRestarts(FallingLR):
         self._starts = np.asarray(starts, np.float64)
         self._restarts = Search(reached(starts))
         self._lengths = np.asarray(lengths, np.float64)
-        super().__init__(base_lr, last_epoch)
+        super().__init__(base_lr, last_epoch, eta_min, eta_min_ratio)
 
     def formula(self, epoch: Epochs, base_lrs: BaseLRs, xp: ModuleType) -> LRs:
         """Follow the cosine of the present cycle; see :meth:`LRScheduler.formula`."""
@@ -223,14 +220,9 @@ class WarmupCosineSchedule(FallingLR):
                 f"got {self.warmup_steps}"
             )
         self.warmup_start_lr = warmup_start_lr
+        self._boundaries = [self.warmup_steps]
         self._start = GroupRates("warmup_start_lr", warmup_start_lr, base_lr)
-        self._fall_to(base_lr, eta_min, eta_min_ratio)
-        super().__init__(base_lr, last_epoch)
-
-    @property
-    def stage_boundaries(self) -> Sequence[float]:
-        """The epoch at which the rise ends."""
-        return [self.warmup_steps]
+        super().__init__(base_lr, last_epoch, eta_min, eta_min_ratio)
 
     def formula(self, epoch: Epochs, base_lrs: BaseLRs, xp: ModuleType) -> LRs:
         """Rise, then follow the cosine down; see :meth:`LRScheduler.formula`."""

@@ -173,8 +173,7 @@ class OneCycleLR(FallingLR):
             "final_div_factor", final_div_factor, "[1, inf)"
         )
         self._by_factor = eta_min is None and eta_min_ratio is None
-        self._fall_to(max_lr, eta_min, eta_min_ratio)
-        super().__init__(max_lr, last_epoch)
+        super().__init__(max_lr, last_epoch, eta_min, eta_min_ratio)
 
     def formula(self, epoch: Epochs, base_lrs: BaseLRs, xp: ModuleType) -> LRs:
         """Rise, then anneal; see :meth:`LRScheduler.formula`."""

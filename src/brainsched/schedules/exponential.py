@@ -3,6 +3,7 @@
 from types import ModuleType
 
 from brainsched import checks
+from brainsched.core.scheduler import LRScheduler
 from brainsched.schedules import schedule_checks
 from brainsched.schedules.floors import FallingLR, Floor, GroupRates
 from brainsched.schedules.lengths import length, periods
@@ -51,8 +52,7 @@ class ExponentialLR(FallingLR):
     ) -> None:
         self.gamma = schedule_checks.within("gamma", gamma, "(0, 1]")
         self._last = Powers(self.gamma).last
-        self._fall_to(base_lr, eta_min, eta_min_ratio)
-        super().__init__(base_lr, last_epoch)
+        super().__init__(base_lr, last_epoch, eta_min, eta_min_ratio)
 
     def formula(self, epoch: Epochs, base_lrs: BaseLRs, xp: ModuleType) -> LRs:
         """Raise to the power; see :meth:`LRScheduler.formula`."""
@@ -123,7 +123,7 @@ class ExponentialDecayLR(FallingLR):
         self._floor = Floor("end_value", floor, end_value_ratio, base_lr)
         self._ceiling = GroupRates("end_value", ceiling, base_lr)
         self._powers = Powers(self.decay_rate)
-        super().__init__(base_lr, last_epoch)
+        LRScheduler.__init__(self, base_lr, last_epoch)
 
     def formula(self, epoch: Epochs, base_lrs: BaseLRs, xp: ModuleType) -> LRs:
         """Raise to the power and bound; see :meth:`LRScheduler.formula`."""

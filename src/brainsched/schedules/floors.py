@@ -79,9 +79,12 @@ class FallingLR(LRScheduler):
 
     _floor: Floor
 
-    def _fall_to(self, base_lr: Any, eta_min: Rates | None, ratio: float | None) -> None:
+    def __init__(
+        self, base_lr: Rates, last_epoch: int, eta_min: Rates | None, ratio: float | None
+    ) -> None:
         self.eta_min, self.eta_min_ratio = eta_min, ratio
         self._floor = Floor("eta_min", 0.0 if eta_min is None else eta_min, ratio, base_lr)
+        LRScheduler.__init__(self, base_lr, last_epoch)
 
     def _above_floor(self, rates: Any, base_lrs: BaseLRs, xp: ModuleType) -> Any:
         """Return the rates of a fall without an end, which goes no further than the floor."""

@@ -1,6 +1,5 @@
 """Rates that fall like one over the time, or over its square root."""
 
-from collections.abc import Sequence
 from types import ModuleType
 
 from brainsched.schedules import schedule_checks
@@ -66,14 +65,9 @@ class InverseSqrtLR(FallingLR):
         default = self.warmup_steps or 10_000
         self.timescale = length("timescale", default if timescale is None else timescale)
         self.warmup_start_lr = warmup_start_lr
+        self._boundaries = [self.warmup_steps]
         self._start = GroupRates("warmup_start_lr", warmup_start_lr, base_lr)
-        self._fall_to(base_lr, eta_min, eta_min_ratio)
-        super().__init__(base_lr, last_epoch)
-
-    @property
-    def stage_boundaries(self) -> Sequence[float]:
-        """The epoch at which the rise ends."""
-        return [self.warmup_steps]
+        super().__init__(base_lr, last_epoch, eta_min, eta_min_ratio)
 
     def formula(self, epoch: Epochs, base_lrs: BaseLRs, xp: ModuleType) -> LRs:
         """Rise, then divide by the square root; see :meth:`LRScheduler.formula`."""
@@ -137,8 +131,7 @@ class InverseTimeDecayLR(FallingLR):
         self.decay_steps = length("decay_steps", decay_steps)
         self.decay_rate = schedule_checks.within("decay_rate", decay_rate, "[0, inf)")
         self.staircase = schedule_checks.flag("staircase", staircase)
-        self._fall_to(base_lr, eta_min, eta_min_ratio)
-        super().__init__(base_lr, last_epoch)
+        super().__init__(base_lr, last_epoch, eta_min, eta_min_ratio)
 
     def formula(self, epoch: Epochs, base_lrs: BaseLRs, xp: ModuleType) -> LRs:
         """Divide by the divisor of the epoch; see :meth:`LRScheduler.formula`."""

@@ -102,11 +102,6 @@ class PiecewiseConstantSchedule(LRScheduler):
         base_lr = [1.0] * table.shape[1] if table.ndim == 2 else 1.0
         return cls(base_lr, boundaries, rates, last_epoch)
 
-    @property
-    def stage_boundaries(self) -> Sequence[float]:
-        """The epochs at which a new stage begins."""
-        return self._boundaries
-
     def formula(self, epoch: Epochs, base_lrs: BaseLRs, xp: ModuleType) -> LRs:
         """Look the stage up and multiply; see :meth:`LRScheduler.formula`."""
         stage = self._stages(epoch[..., 0], xp)

@@ -59,7 +59,8 @@ class PiecewiseLinearSchedule(LRScheduler):
     ) -> None:
         self.boundaries = boundaries
         self.values = values
-        knots = np.asarray(lengths.boundaries("boundaries", boundaries), np.float64)
+        self._boundaries = lengths.boundaries("boundaries", boundaries)
+        knots = np.asarray(self._boundaries, np.float64)
         if not len(knots):
             raise ValueError("boundaries must have at least one epoch, got an empty sequence")
         table = checks.table("values", values, len(knots), more=0)
@@ -73,11 +74,6 @@ class PiecewiseLinearSchedule(LRScheduler):
         self._per_epoch = np.divide(1, spans, out=np.zeros_like(spans), where=spans > 0)
         super().__init__(base_lr, last_epoch)
         warn_of_base_rates(self._multipliers, self._bases, "base_lr=1.0")
-
-    @property
-    def stage_boundaries(self) -> Sequence[float]:
-        """The epochs at which one line ends and another one begins."""
-        return list(lengths.boundaries("boundaries", self.boundaries))
 
     def formula(self, epoch: Epochs, base_lrs: BaseLRs, xp: ModuleType) -> LRs:
         """Find the line and go along it; see :meth:`LRScheduler.formula`."""

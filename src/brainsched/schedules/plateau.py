@@ -85,11 +85,9 @@ class ReduceLROnPlateau(FallingLR):
 
     Attributes
     ----------
-    best : brainstate.State
-        The best metric so far: a scalar float32, infinite at first.
-    num_bad_epochs, cooldown_counter, reductions : brainstate.State
-        The observations without an improvement, those of cooldown left, and the reductions so
-        far: scalar integers.
+    best, num_bad_epochs, cooldown_counter, reductions : brainstate.State
+        The best metric so far, and the observations without an improvement, those of cooldown
+        left and the reductions so far.
 
     Notes
     -----
@@ -152,7 +150,7 @@ class ReduceLROnPlateau(FallingLR):
         self.reductions = CountState(0)
         if scheduler is None:
             self._floor = Floor("min_lr", min_lr, None, base_lr)
-            super().__init__(base_lr, last_epoch)
+            LRScheduler.__init__(self, base_lr, last_epoch)
             return
         if not isinstance(scheduler, LRScheduler):
             raise TypeError(
@@ -197,15 +195,7 @@ class ReduceLROnPlateau(FallingLR):
     def step(  # type: ignore[override]
         self, metric: Any = _LEFT_OUT, epoch: Any = None
     ) -> None:
-        """Go to the next epoch, or to ``epoch``; judge the metric, if there is one.
-
-        Parameters
-        ----------
-        metric : float or scalar array, optional
-            What is watched, such as the loss on held-out data; it may be traced.
-        epoch : int or integer scalar array, optional
-            The epoch to go to.
-        """
+        """Go to the next epoch, or to ``epoch``; judge ``metric``, a scalar, if there is one."""
         now: Any = self.last_epoch.value if epoch is None else checks.epoch("epoch", epoch)
         if metric is not _LEFT_OUT:
             self._judge(self._next if epoch is None else self._jump, metric, now)
@@ -218,13 +208,7 @@ class ReduceLROnPlateau(FallingLR):
         self.last_epoch.value = now
 
     def observe(self, metric: Any) -> None:
-        """Judge the metric, and stay at the present epoch.
-
-        Parameters
-        ----------
-        metric : float or scalar array
-            What is watched; it may be traced.
-        """
+        """Judge ``metric``, a scalar that may be traced, and stay at the present epoch."""
         self._judge(self._jump, metric, self.last_epoch.value)
 
     def _judge(self, move: Move, metric: Any, now: Array) -> None:

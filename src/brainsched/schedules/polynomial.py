@@ -60,8 +60,7 @@ class PolynomialLR(FallingLR):
     ) -> None:
         self.total_iters = length("total_iters", total_iters)
         self.power = schedule_checks.within("power", power, "(0, inf)")
-        self._fall_to(base_lr, eta_min, eta_min_ratio)
-        super().__init__(base_lr, last_epoch)
+        super().__init__(base_lr, last_epoch, eta_min, eta_min_ratio)
 
     def formula(self, epoch: Epochs, base_lrs: BaseLRs, xp: ModuleType) -> LRs:
         """Raise the share that is left to the power; see :meth:`LRScheduler.formula`."""

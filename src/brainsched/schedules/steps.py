@@ -57,8 +57,7 @@ class StepLR(FallingLR):
         self.step_size = length("step_size", step_size)
         self.gamma = schedule_checks.within("gamma", gamma, "(0, 1]")
         self._powers = Powers(self.gamma)
-        self._fall_to(base_lr, eta_min, eta_min_ratio)
-        super().__init__(base_lr, last_epoch)
+        super().__init__(base_lr, last_epoch, eta_min, eta_min_ratio)
 
     def formula(self, epoch: Epochs, base_lrs: BaseLRs, xp: ModuleType) -> LRs:
         """Count the falls so far; see :meth:`LRScheduler.formula`."""
@@ -111,16 +110,10 @@ class MultiStepLR(FallingLR):
     ) -> None:
         self.milestones = milestones
         self.gamma = schedule_checks.within("gamma", gamma, "(0, 1]")
-        self._milestones = boundaries("milestones", milestones)
-        self._falls = Search(reached(self._milestones))
+        self._boundaries = boundaries("milestones", milestones)
+        self._falls = Search(reached(self._boundaries))
         self._powers = Powers(self.gamma)
-        self._fall_to(base_lr, eta_min, eta_min_ratio)
-        super().__init__(base_lr, last_epoch)
-
-    @property
-    def stage_boundaries(self) -> Sequence[float]:
-        """The epochs at which the rate falls."""
-        return self._milestones
+        super().__init__(base_lr, last_epoch, eta_min, eta_min_ratio)
 
     def formula(self, epoch: Epochs, base_lrs: BaseLRs, xp: ModuleType) -> LRs:
         """Count the milestones so far; see :meth:`LRScheduler.formula`."""

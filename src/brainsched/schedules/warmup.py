@@ -52,12 +52,8 @@ class WarmupScheduler(LRScheduler):
         self.warmup_epochs = length("warmup_epochs", warmup_epochs, or_zero=True)
         self.warmup_start_lr = warmup_start_lr
         self._start = GroupRates("warmup_start_lr", warmup_start_lr, base_lr)
+        self._boundaries = [self.warmup_epochs]
         super().__init__(base_lr, last_epoch)
-
-    @property
-    def stage_boundaries(self) -> Sequence[float]:
-        """The epoch at which the rise ends."""
-        return [self.warmup_epochs]
 
     def formula(self, epoch: Epochs, base_lrs: BaseLRs, xp: ModuleType) -> LRs:
         """Rise in a straight line; see :meth:`LRScheduler.formula`."""
@@ -131,14 +127,13 @@ class WSD(FallingLR):
         self.decay_steps = length("decay_steps", decay_steps)
         self.warmup_start_lr = warmup_start_lr
         self._start = GroupRates("warmup_start_lr", warmup_start_lr, base_lr)
-        self._fall_to(base_lr, eta_min, eta_min_ratio)
         self.decay_strategy = schedule_checks.one_of("decay_strategy", decay_strategy, STRATEGIES)
-        if decay_strategy == "exponential":
-            self._floor.require_above_zero()
         self.power = schedule_checks.within("power", power, "(0, inf)")
         self.cycles = schedule_checks.count("cycles", cycles, least=1)
         self._period = self.warmup_steps + self.stay_steps + self.decay_steps
-        super().__init__(base_lr, last_epoch)
+        super().__init__(base_lr, last_epoch, eta_min, eta_min_ratio)
+        if decay_strategy == "exponential":
+            self._floor.require_above_zero()
 
     @property
     def stage_boundaries(self) -> Sequence[float]:
