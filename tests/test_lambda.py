@@ -47,7 +47,7 @@ def test_a_function_steps_on_the_host_and_in_compiled_code_alike():
 
 def test_a_negative_multiplier_raises_on_the_host_and_is_zero_in_compiled_code():
     scheduler = LambdaLR([0.5, 0.25], [lambda epoch: 1.0, lambda epoch: 1.0 - epoch / 2])
-    message = r"LambdaLR gives param group 1 the rate -0.125 at epoch 3: .*xp.maximum\(rates, 0\)"
+    message = r"LambdaLR gives param group 1 the rate -0.125 at epoch 3"
     with pytest.raises(ValueError, match=message):
         scheduler.lr_at([[1, 2], [3, 4]])
     for _ in range(2):

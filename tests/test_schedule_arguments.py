@@ -77,7 +77,7 @@ def test_a_length_is_a_number_of_epochs_whole_or_not(cls, name, least):
 )
 def test_a_number_of_times_is_whole(cls, name):
     assert getattr(cls(**{name: 6 / 2}), name) == 3
-    with pytest.raises(TypeError, match=f"^{name} must be an integer, got 1.5"):
+    with pytest.raises(ValueError, match=f"^{name} must be an integer, got 1.5"):
         cls(**{name: 1.5})
     with pytest.raises(
         ValueError, match=f"^{name} must be an integer from . to 2147483647, got -1"
@@ -247,7 +247,7 @@ BAD = [
         LambdaLR,
         {"base_lr": [0.1, 0.2], "lr_lambda": [lambda epoch: 1.0]},
         ValueError,
-        r"base_lr has 2 entries, but the schedule has columns for 1 param groups",
+        r"param group 1 has no rate: the schedule has columns for 1 groups",
     ),
     (
         LambdaLR,
