@@ -44,6 +44,10 @@ SCHEDULES = [
     bs.Extension(bs.CosineAnnealingLR(1.0, T_max=60), at=40, end=60, new_end=95),
 ]
 
+# A schedule that is not drawn above has its default arguments.
+DRAWN = {"ReduceLROnPlateau", *(type(schedule).__name__ for schedule in SCHEDULES)}
+OTHERS = [getattr(bs, name)(1.0) for name in bs.schedules.__all__ if name not in DRAWN]
+
 
 def draw_plateau(ax: plt.Axes) -> None:
     """Draw the one schedule that needs a metric, for a loss that stalls twice."""
@@ -65,23 +69,25 @@ def draw_plateau(ax: plt.Axes) -> None:
 def draw(out: pathlib.Path) -> None:
     """Draw all schedules into one picture."""
     matplotlib.use("agg")
+    drawn = [*SCHEDULES, *OTHERS]
+    rows = 1 + len(drawn) // 4
     fig, axes = plt.subplots(
-        7, 4, figsize=(13, 16.8), sharex=True, sharey=True, layout="constrained"
+        rows, 4, figsize=(13, 2.4 * rows), sharex=True, sharey=True, layout="constrained"
     )
-    for ax, scheduler in zip(axes.flat, SCHEDULES, strict=False):
+    for ax, scheduler in zip(axes.flat, drawn, strict=False):
         scheduler.plot(EPOCHS, ax=ax)
         for name, usual in (("decay", 1.0), ("cycles", 1)):
             value = getattr(scheduler, name, usual)
             if value != usual:
                 ax.text(EPOCHS, 0.95, f"{name}={value}", ha="right", color="0.5", fontsize=8)
         ax.set_yscale("linear")  # one scale for all, to compare
-    draw_plateau(axes.flat[len(SCHEDULES)])
+    draw_plateau(axes.flat[len(drawn)])
     for ax in axes.flat:
         ax.set(xlabel="", ylabel="", ylim=(0, 1.05), xlim=(0, EPOCHS))
         ax.spines[["top", "right"]].set_visible(False)
-    for ax in axes.flat[len(SCHEDULES) + 1 :]:
+    for ax in axes.flat[len(drawn) + 1 :]:
         ax.axis("off")
-    for ax in axes.flat[len(SCHEDULES) - 3 : len(SCHEDULES) + 1]:  # the lowest of each column
+    for ax in axes.flat[len(drawn) - 3 : len(drawn) + 1]:  # the lowest of each column
         ax.tick_params(labelbottom=True)
     fig.supxlabel("epoch")
     fig.supylabel("learning rate")

@@ -1,19 +1,27 @@
 """Hypothesis strategies for every schedule, alone and composed, of any number of param groups."""
 
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
 import jax.numpy as jnp
 import numpy as np
 from hypothesis import assume
 from hypothesis import strategies as st
 
 import brainsched
+from schedule_references import SCHEDULES
 
 MOST = 40  # epochs: the length of what has one, so that a few dozen epochs see all of it
 
 rates = st.one_of(st.just(0.0), st.floats(1e-6, 10.0))
 counts = st.integers(1, MOST)
+lengths = counts | st.integers(1, 10 * MOST).map(lambda tenths: tenths / 10)
+lengths_or_none = st.just(0) | lengths
 counts_or_none = st.integers(0, MOST)
 factors = st.floats(0.01, 1.0)
-strategies = st.sampled_from(["linear", "cos", "sqrt"])
+strategies = st.sampled_from(["linear", "cos", "sqrt", "polynomial"])
+shares = st.floats(0.0, 1.0)
 epochs = st.lists(st.integers(0, MOST), max_size=5, unique=True).map(sorted)
 
 
@@ -55,12 +63,26 @@ def piecewise_linear(draw, groups):
 
 
 @st.composite
-def warmup_cosine(draw, groups):
-    warmup = draw(counts_or_none)
-    total = warmup + draw(counts)
-    return brainsched.WarmupCosineSchedule(
-        draw(base_lrs(groups)), warmup, total, draw(rates), draw(rates)
-    )
+def warmup_cosine(draw, groups, floor):
+    warmup = draw(lengths_or_none)
+    total = warmup + draw(lengths)
+    base = draw(base_lrs(groups))
+    return brainsched.WarmupCosineSchedule(base, warmup, total, draw(rates), **draw(floor(base)))
+
+
+def floors(base_lrs):
+    """Return a strategy for the arguments of a floor: one rate, one for each group, or a share."""
+    lists = st.tuples(*(st.floats(0.0, base) for base in base_lrs)).map(list)
+    alike = st.floats(0.0, min(base_lrs))
+    absolute = st.fixed_dictionaries({"eta_min": alike | lists})
+    return st.just({}) | absolute | st.fixed_dictionaries({"eta_min_ratio": shares})
+
+
+@st.composite
+def falling(draw, cls, groups, arguments):
+    base = draw(base_lrs(groups))
+    drawn = {name: draw(strategy) for name, strategy in arguments.items()}
+    return cls(base, **drawn, **draw(floors(base)))
 
 
 @st.composite
@@ -76,43 +98,64 @@ def cyclic(draw, groups):
     )
 
 
-def single(groups: int) -> dict[str, st.SearchStrategy]:
-    """Return a strategy for each schedule that is not made of others, by the name of its class."""
+def single(groups: int, rows: Sequence[Any] = SCHEDULES) -> dict[str, st.SearchStrategy]:
+    """Return a strategy for each schedule that is not made of others, by the name of its class.
+
+    Without one of its own here, a class has the arguments of its reference rows.
+    """
     base = base_lrs(groups)
     functions = st.sampled_from([half, inverse])
     arguments = {
-        "StepLR": (base, counts, factors),
-        "MultiStepLR": (base, epochs, factors),
-        "ExponentialLR": (base, factors),
-        "ExponentialDecayLR": (base, counts, st.floats(0.1, 1.5), counts, st.booleans()),
-        "CosineAnnealingLR": (base, counts, rates),
-        "CosineAnnealingWarmRestarts": (
-            base,
-            counts,
-            st.integers(1, 3),
-            rates,
-            st.just(0),
-            factors,
-        ),
-        "InverseSqrtLR": (base, counts_or_none, st.none() | counts, rates),
-        "InverseTimeDecayLR": (base, counts, st.floats(0.0, 2.0), st.booleans()),
-        "PolynomialLR": (base, counts, st.floats(0.1, 3.0)),
-        "LinearLR": (base, factors, factors, counts_or_none),
-        "ConstantLR": (base, factors, counts_or_none),
-        "WarmupScheduler": (base, counts_or_none, rates),
-        "OneCycleLR": (base, counts, st.none(), st.none(), st.floats(0.1, 0.9)),
+        "ExponentialDecayLR": (base, lengths, st.floats(0.1, 1.5), lengths, st.booleans()),
+        "LinearLR": (base, factors, factors, lengths_or_none),
+        "ConstantLR": (base, factors, lengths_or_none),
+        "WarmupScheduler": (base, lengths_or_none, base),
         "LambdaLR": (base, functions | st.lists(functions, min_size=groups, max_size=groups)),
-        "WSD": (
-            *(base, counts_or_none, counts_or_none, counts, rates, rates),
-            *(strategies, st.just(0), st.integers(1, 3)),
-        ),
+    }
+    with_floors: dict[str, dict[str, st.SearchStrategy]] = {
+        "StepLR": {"step_size": lengths, "gamma": factors},
+        "MultiStepLR": {"milestones": epochs, "gamma": factors},
+        "ExponentialLR": {"gamma": factors},
+        "CosineAnnealingLR": {"T_max": lengths},
+        "CosineAnnealingWarmRestarts": {
+            "T_0": lengths,
+            "T_mult": st.integers(1, 3),
+            "decay": factors,
+        },
+        "InverseSqrtLR": {
+            "warmup_steps": lengths_or_none,
+            "timescale": st.none() | lengths,
+            "warmup_start_lr": rates,
+        },
+        "InverseTimeDecayLR": {
+            "decay_steps": lengths,
+            "decay_rate": st.floats(0.0, 2.0),
+            "staircase": st.booleans(),
+        },
+        "PolynomialLR": {"total_iters": lengths, "power": st.floats(0.1, 3.0)},
+        "OneCycleLR": {"total_steps": lengths, "pct_start": st.floats(0.1, 0.9)},
+        "WSD": {
+            "warmup_steps": lengths_or_none,
+            "stay_steps": lengths_or_none,
+            "decay_steps": lengths,
+            "warmup_start_lr": base,
+            "decay_strategy": strategies,
+            "cycles": st.integers(1, 3),
+        },
     }
     built = {name: st.builds(getattr(brainsched, name), *args) for name, args in arguments.items()}
+    for name, keywords in with_floors.items():
+        built[name] = falling(getattr(brainsched, name), groups, keywords)
+    of_rows: dict[str, st.SearchStrategy] = {}
+    for cls, _, given, *_ in rows:
+        before = of_rows.get(cls.__name__, st.nothing())
+        of_rows[cls.__name__] = before | st.builds(partial(cls, **given), base)
     return {
+        **of_rows,
         **built,
         "PiecewiseConstantSchedule": piecewise(groups),
         "PiecewiseLinearSchedule": piecewise_linear(groups),
-        "WarmupCosineSchedule": warmup_cosine(groups),
+        "WarmupCosineSchedule": warmup_cosine(groups, floors),
         "CyclicLR": cyclic(groups),
     }
 

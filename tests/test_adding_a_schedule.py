@@ -1,76 +1,71 @@
-"""A schedule is listed wherever CONTRIBUTING.md says: else a test names the file to edit."""
+"""A schedule is added in three places: its file, the export and one reference row."""
 
 import inspect
-import re
 from pathlib import Path
 
-import pytest
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
 
 import brainsched
-from brainsched import schedules
+from brainsched import LRScheduler, schedules
+from schedule_references import SCHEDULES
+from schedule_strategies import single
 
 ROOT = Path(__file__).parents[1]
-CLASSES = sorted(
-    cls.__name__
+CLASSES = {
+    cls
     for module in vars(schedules).values()
     if inspect.ismodule(module)
     for cls in vars(module).values()
     if inspect.isclass(cls)
-    and issubclass(cls, brainsched.LRScheduler)
+    and issubclass(cls, LRScheduler)
     and cls.__module__ == module.__name__
     and "formula" in vars(cls)
-)
-
-# What is missing, the file to edit, and what it must have in it.
-PLACES = [
-    ("a public name", "src/brainsched/schedules/__init__.py", r'^    "{name}",$'),
-    ("a reference in float64", "tests/test_schedule_references.py", r"^ +\(\n? *{name},"),
-    ("a Hypothesis strategy", "tests/schedule_strategies.py", r'"{name}": |brainsched\.{name}\b'),
-    ("a picture", "examples/gallery.py", r"\bbs\.{name}\("),
-    ("a row in the table of schedules", "README.md", r"^\| `{name}` \|"),
-    ("a line", "CHANGELOG.md", r"`{name}\b"),
-]
-# What these have in a test file of their own, in place of the family's file.
-ELSEWHERE = {
-    "tests/test_schedule_references.py": {
-        "Branch": "tests/test_branch.py",
-        "ChainedScheduler": "tests/test_composition.py",
-        "Extension": "tests/test_branch.py",
-        "LambdaLR": "tests/test_user_schedules.py",
-        "PerUpdate": "tests/test_per_update.py",
-        "PiecewiseConstantSchedule": "tests/test_piecewise_constant.py",
-        "ReduceLROnPlateau": "tests/test_plateau.py",
-        "SequentialLR": "tests/test_composition.py",
-    },
-    "tests/schedule_strategies.py": {"ReduceLROnPlateau": "tests/test_plateau.py"},
+}
+# What is made of other schedules, reads a metric or has a test file of its own.
+WITHOUT_A_ROW = {
+    brainsched.Branch,
+    brainsched.ChainedScheduler,
+    brainsched.Extension,
+    brainsched.PerUpdate,
+    brainsched.PiecewiseConstantSchedule,
+    brainsched.ReduceLROnPlateau,
+    brainsched.SequentialLR,
 }
 
 
-def missing(name: str, place: tuple[str, str, str], text: str) -> str | None:
-    """Return what to do where a file does not have the schedule ``name``."""
-    what, file, pattern = place
-    if re.search(pattern.format(name=name), text, re.MULTILINE):
-        return None
-    return f"{name} has no {what.removeprefix('a ')}: add {what} to {file}"
+def test_every_schedule_is_exported():
+    missing = {cls.__name__ for cls in CLASSES} - set(schedules.__all__)
+    assert not missing, "add them to src/brainsched/schedules/__init__.py"
 
 
-@pytest.mark.parametrize("place", PLACES, ids=lambda place: place[1])
-@pytest.mark.parametrize("name", CLASSES)
-def test_every_schedule_has_its_place_in_each_file(name, place):
-    what, file, pattern = place
-    if name in ELSEWHERE.get(file, {}):
-        file, pattern = ELSEWHERE[file][name], r"\b{name}\("
-    assert missing(name, (what, file, pattern), (ROOT / file).read_text()) is None
+def test_every_schedule_has_a_reference_row():
+    missing = CLASSES - {row[0] for row in SCHEDULES} - WITHOUT_A_ROW
+    assert not missing, "add a row to tests/schedule_references.py"
 
 
-def test_contributing_lists_these_files():
+def test_contributing_names_the_three_places():
     text = (ROOT / "CONTRIBUTING.md").read_text()
-    assert [file for _, file, _ in PLACES if f"`{file}`" not in text] == []
+    for place in ("src/brainsched/schedules/", "schedules/__init__.py", "schedule_references.py"):
+        assert place in text
 
 
-def test_a_schedule_that_is_missing_is_named_with_the_file_to_edit():
-    text = "| `StepLR` | a rate |"
-    place = ("a row in the table of schedules", "README.md", r"^\| `{name}` \|")
-    assert missing("StepLR", place, text) is None
-    expected = "NewLR has no row in the table of schedules: add a row in the table of schedules to "
-    assert missing("NewLR", place, text) == f"{expected}README.md"
+class HalvingLR(LRScheduler):
+    def __init__(self, base_lr=1e-3, every=3, last_epoch=0):
+        self.every = every
+        super().__init__(base_lr, last_epoch)
+
+    def formula(self, epoch, base_lrs, xp):
+        return base_lrs * 0.5 ** (epoch // self.every)
+
+
+ROW = (HalvingLR, lambda t, base, every=3: base * 0.5 ** (t // every), {"every": 5}, 20, 0)
+
+
+@given(st.data())
+def test_a_row_is_enough_for_the_properties(data):
+    scheduler = data.draw(single(2, rows=[*SCHEDULES, ROW])["HalvingLR"])
+    assert scheduler.every == 5
+    assert len(scheduler.base_lrs) == 2
+    np.testing.assert_array_equal(scheduler.lr_at(5), scheduler.lr_at(0) * np.float32(0.5))

@@ -15,18 +15,16 @@ TOO_LATE = 2**31
 
 BAD_ARGUMENTS = [
     # boundaries
-    ({"boundaries": [10, 30.0]}, TypeError, r"boundaries\[1\] must be an integer, got 30.0"),
-    ({"boundaries": np.array([1.0, 2.0])}, TypeError, r"boundaries\[0\] must be an integer"),
-    ({"boundaries": [True, 2]}, TypeError, r"boundaries\[0\] must be an integer, got True"),
-    ({"boundaries": ["1", 2]}, TypeError, r"boundaries\[0\] must be an integer, got '1'"),
-    ({"boundaries": [1, NAN]}, TypeError, r"boundaries\[1\] must be an integer, got nan"),
-    ({"boundaries": [-3, 2]}, ValueError, r"boundaries\[0\] must not be negative, got -3"),
+    ({"boundaries": [True, 2]}, TypeError, r"boundaries\[0\] must be a number, got True"),
+    ({"boundaries": ["1", 2]}, TypeError, r"boundaries\[0\] must be a number, got '1'"),
+    ({"boundaries": [1, NAN]}, ValueError, r"boundaries\[1\] must be finite .*, got nan"),
+    ({"boundaries": [-3, 2]}, ValueError, r"boundaries\[0\] must be .* not negative, got -3"),
     ({"boundaries": [20, 10]}, ValueError, r"ascending order.*boundaries\[1\] = 10 after 20"),
     ({"boundaries": [10, 10]}, ValueError, r"without repeats.*boundaries\[1\] = 10 after 10"),
-    ({"boundaries": [1, TOO_LATE]}, ValueError, r"boundaries\[1\] must be at most 2147483647"),
-    ({"boundaries": 10}, TypeError, r"boundaries must be a sequence of integers, got 10"),
-    ({"boundaries": "10"}, TypeError, r"boundaries must be a sequence of integers, got '10'"),
-    ({"boundaries": {1, 2}}, TypeError, r"boundaries must be a sequence of integers"),
+    ({"boundaries": [1, TOO_LATE]}, ValueError, r"boundaries\[1\] must be at most 2\.147e"),
+    ({"boundaries": 10}, TypeError, r"boundaries must be a sequence of numbers, got 10"),
+    ({"boundaries": "10"}, TypeError, r"boundaries must be a sequence of numbers, got '10'"),
+    ({"boundaries": {1, 2}}, TypeError, r"boundaries must be a sequence of numbers"),
     # values
     ({"values": [1.0, NAN, 0.1]}, ValueError, r"values\[1\] must be finite and not negative"),
     ({"values": [1.0, 0.1, INF]}, ValueError, r"values\[2\] must be finite.*got inf"),
@@ -61,15 +59,15 @@ BAD_ARGUMENTS = [
     (
         {"base_lr": [0.1, 0.1, 0.1], "values": [[1, 1], [1, 1], [1, 1]]},
         ValueError,
-        r"base_lr has 3 entries, but the schedule has columns for 2 param groups",
+        r"param group 2 has no rate: the schedule has columns for 2 groups",
     ),
     # last_epoch
     ({"last_epoch": -1}, ValueError, r"last_epoch .* negative, got -1: the first epoch is 0 here"),
     ({"last_epoch": -2}, ValueError, r"last_epoch must not be negative, got -2$"),
-    ({"last_epoch": 1.5}, TypeError, r"last_epoch must be an integer, got 1.5"),
-    ({"last_epoch": True}, TypeError, r"last_epoch must be an integer, got True"),
-    ({"last_epoch": "3"}, TypeError, r"last_epoch must be an integer, got '3'"),
-    ({"last_epoch": None}, TypeError, r"last_epoch must be an integer, got None"),
+    ({"last_epoch": 1.5}, ValueError, r"last_epoch must be an integer, got 1.5"),
+    ({"last_epoch": True}, TypeError, r"last_epoch must be a number, got True"),
+    ({"last_epoch": "3"}, TypeError, r"last_epoch must be a number, got '3'"),
+    ({"last_epoch": None}, TypeError, r"last_epoch must be a number, got None"),
     ({"last_epoch": TOO_LATE}, ValueError, r"last_epoch must be at most 2147483647"),
 ]
 
@@ -83,14 +81,13 @@ def test_bad_argument_raises_when_the_scheduler_is_built(arguments, error, messa
 BAD_STEPS = [
     (-1, ValueError, r"epoch must not be negative, got -1: the first epoch is 0 here"),
     (-7, ValueError, r"epoch must not be negative, got -7"),
-    (1.5, TypeError, r"epoch must be an integer, got 1.5"),
-    (3.0, TypeError, r"epoch must be an integer, got 3.0"),
-    (NAN, TypeError, r"epoch must be an integer, got nan"),
-    (True, TypeError, r"epoch must be an integer, got True"),
-    ("3", TypeError, r"epoch must be an integer, got '3'"),
+    (1.5, ValueError, r"epoch must be an integer, got 1.5"),
+    (NAN, ValueError, r"epoch must be an integer, got nan"),
+    (True, TypeError, r"epoch must be a number, got True"),
+    ("3", TypeError, r"epoch must be a number, got '3'"),
     (TOO_LATE, ValueError, r"epoch must be at most 2147483647, got 2147483648"),
     (jnp.array(1.0), TypeError, r"epoch must hold integers, got an array of float32"),
-    (np.array(0.5), TypeError, r"epoch must be an integer, got .*0.5"),
+    (np.array(0.5), ValueError, r"epoch must be an integer, got .*0.5"),
     (np.array([5]), ValueError, r"epoch must be a scalar, got an array of shape \(1,\)"),
     (jnp.array([3, 4]), ValueError, r"epoch must be a scalar, got an array of shape \(2,\)"),
 ]
@@ -162,13 +159,6 @@ def test_bad_rate_set_by_hand_raises_and_changes_nothing(result, error, message)
     assert scheduler.get_last_lr() == [np.float32(0.1)]
 
 
-def test_a_rate_in_the_place_of_a_function_is_told_what_to_write():
-    message = r"apply_fn must be a function .*lambda rate: 0\.5 \* rate, got 0\.5 \(float\)"
-    rate: Any = 0.5
-    with pytest.raises(TypeError, match=message):
-        PiecewiseConstantSchedule(0.1).apply(rate)
-
-
 @pytest.mark.parametrize("text", ["0.1", "1e-3", "30", "-5.", "1E5"])
 def test_a_number_that_a_config_has_as_text_is_told_why(text):
     word: Any = "ten"
@@ -180,7 +170,7 @@ def test_a_number_that_a_config_has_as_text_is_told_why(text):
 
 def test_rates_of_another_number_of_groups_raise():
     scheduler = PiecewiseConstantSchedule(0.1)
-    with pytest.raises(ValueError, match="one rate for each of the 1 param groups, got 2"):
+    with pytest.raises(ValueError, match="a rate for each of the 1 param groups, got 2"):
         scheduler.current_lrs.value = [0.1, 0.2]
     with pytest.raises(TypeError, match="current_lrs must be a list of rates, got float"):
         scheduler.current_lrs.value = 0.1

@@ -150,7 +150,7 @@ DEEP = ("schedulers", 1, "schedulers", 0)
         (
             changed(*DEEP, "step_size", to=0),
             ValueError,
-            r"^schedulers\[1\]\.schedulers\[0\]: step_size must be an integer from 1",
+            r"^schedulers\[1\]\.schedulers\[0\]: step_size must be above 0",
         ),
         (
             changed(*DEEP, "base_lr", to="1e-3"),

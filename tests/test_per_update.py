@@ -1,5 +1,6 @@
 """A schedule in epochs that is stepped once an update, with the quotient that is exact."""
 
+import math
 import pickle
 from fractions import Fraction
 
@@ -99,6 +100,31 @@ def test_at_whole_epochs_the_rates_are_the_parts(steps_per_epoch, epoch):
     np.testing.assert_array_equal(rates, part.lr_at(epoch))
 
 
+@pytest.mark.parametrize(("step_size", "updates"), [("2.4", 1251), ("0.3", 391), ("5/3", 1251)])
+def test_a_length_between_whole_epochs_is_exact_at_its_boundary(step_size, updates):
+    """timm's EfficientNet decays every 2.4 epochs; 145 * 2.4 * 1251 is update 435,348."""
+    period = Fraction(step_size) * updates
+    first_of_each = [math.ceil(period * k) for k in range(1, 1000)]
+    counts = np.array([n for boundary in first_of_each for n in (boundary - 1, boundary)])
+    by_hand = [n // period for n in counts.tolist()]
+    part = StepLR(1.0, float(Fraction(step_size)), 0.999)
+    milestones = [float(Fraction(step_size) * k) for k in range(1, 1000)]
+    staged = MultiStepLR(1.0, milestones, 0.999)
+    for scheduler in (
+        PerUpdate(part, updates),
+        PerUpdate(staged, updates),
+        StepLR(1.0, Fraction(step_size) * updates, 0.999),
+    ):
+        expected = np.array([0.999**k for k in by_hand], np.float32)
+        np.testing.assert_array_equal(scheduler.lr_at(counts)[:, 0], expected)
+        np.testing.assert_array_equal(jax.jit(scheduler.lr_at)(counts)[:, 0], expected)
+
+
+def test_an_epoch_may_have_a_fraction_of_updates():
+    scheduler = PerUpdate(StepLR(0.1, 2, 0.5), 2.5)
+    np.testing.assert_allclose(scheduler.lr_at([4, 5, 9, 10])[:, 0], [0.1, 0.05, 0.05, 0.025])
+
+
 def test_a_stretch_of_a_stretch_multiplies():
     inner = PerUpdate(StepLR(1.0, 2, 0.5), 3)
     np.testing.assert_array_equal(
@@ -161,7 +187,7 @@ def test_config_repr_and_plot_show_the_part():
     scheduler = PerUpdate(StepLR(0.5, 2), 100, last_epoch=7)
     assert repr(scheduler) == (
         "PerUpdate(scheduler=StepLR(base_lr=0.5, step_size=2, gamma=0.1), steps_per_epoch=100, "
-        "staircase=False, last_epoch=7)  # rates: 0.5"
+        "staircase=False, last_epoch=7)  # rates: 0.5; no optimizer"
     )
     config = scheduler.config
     assert config["scheduler"]["class"] == "StepLR"

@@ -12,10 +12,18 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from brainstate.transform import for_loop, jit
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from brainsched import ReduceLROnPlateau
+from brainsched import (
+    PerUpdate,
+    ReduceLROnPlateau,
+    SequentialLR,
+    StepLR,
+    WarmupCosineSchedule,
+    WarmupScheduler,
+    from_config,
+)
 
 
 class Reference:
@@ -47,7 +55,8 @@ class Reference:
             self.rest -= 1
             return
         if self.relative:
-            limit = self.best * np.float32(1 - self.sign * self.threshold)
+            size = abs(self.best) if np.isfinite(self.best) else np.float32(0)
+            limit = self.best - self.sign * np.float32(self.threshold) * size
         else:
             limit = self.best - np.float32(self.sign * self.threshold)
         if self.sign * metric < self.sign * limit:
@@ -65,9 +74,8 @@ class Reference:
 def test_parameters_and_their_order_and_defaults_are_those_of_braintools():
     theirs = inspect.signature(braintools.optim.ReduceLROnPlateau.__init__).parameters
     ours = inspect.signature(ReduceLROnPlateau.__init__).parameters
-    assert [(p.name, p.default) for p in ours.values()] == [
-        (p.name, p.default) for p in theirs.values()
-    ]
+    named = [(p.name, p.default) for p in ours.values()]
+    assert named == [*((p.name, p.default) for p in theirs.values()), ("scheduler", None)]
 
 
 def test_the_rate_falls_once_patience_is_exceeded():
@@ -98,7 +106,7 @@ def test_mode_max_threshold_and_cooldown():
     ("arguments", "reduced"),
     [
         ({"min_lr": 0.3}, [0.5, 0.3, 0.3]),
-        ({"min_lr": 2.0}, [1.0, 1.0, 1.0]),  # a base rate below the limit is not raised to it
+        ({"min_lr": 1.0}, [1.0, 1.0, 1.0]),
         ({"eps": 0.3}, [0.5, 0.5, 0.5]),
         ({"eps": 0.25}, [0.5, 0.25, 0.25]),  # not smaller than eps
         ({"min_lr": 0.25, "eps": 0.3}, [0.5, 0.5, 0.5]),
@@ -133,6 +141,7 @@ def test_limits_of_a_reduction(arguments, reduced):
     ),
 )
 def test_host_and_compiled_decide_as_the_rules_say(base_lr, metrics, **arguments):
+    assume(min(base_lr) >= arguments["min_lr"])
     reference = Reference(base_lr, **arguments)
     host = ReduceLROnPlateau(base_lr, **arguments)
     compiled = copy.deepcopy(host)
@@ -282,8 +291,8 @@ def test_a_state_dict_of_braintools_whose_rate_no_reduction_gives_has_none(base_
     [
         ({"best": "low"}, TypeError, r"state_dict\['best'\] must be a number, got 'low'"),
         ({"reductions": -1}, ValueError, r"state_dict\['reductions'\] must not be negative"),
-        ({"num_bad_epochs": 0.5}, TypeError, r"state_dict\['num_bad_epochs'\] must be an integer"),
-        ({"cooldown_counter": [1]}, TypeError, r"\['cooldown_counter'\] must be an integer"),
+        ({"num_bad_epochs": 0.5}, ValueError, r"state_dict\['num_bad_epochs'\] must be an integer"),
+        ({"cooldown_counter": [1]}, TypeError, r"\['cooldown_counter'\] must be a number"),
         ({"worst": 1}, ValueError, "unknown key 'worst'"),
     ],
 )
@@ -317,13 +326,22 @@ def test_a_metric_that_is_no_number_is_refused(metric):
         ({"factor": 1.0}, ValueError, r"factor must be a number in \(0, 1\)"),
         ({"factor": 0}, ValueError, r"factor must be a number in \(0, 1\)"),
         ({"patience": -1}, ValueError, "patience must be an integer from 0"),
-        ({"patience": 2.0}, TypeError, "patience must be an integer"),
+        ({"patience": 2.5}, ValueError, "patience must be an integer"),
         ({"cooldown": -1}, ValueError, "cooldown must be an integer from 0"),
         ({"threshold": -1}, ValueError, "threshold must be finite and not negative"),
         ({"threshold": 1.0}, ValueError, "threshold must be below 1 in modes 'min' and 'rel'"),
         ({"min_lr": -1}, ValueError, "min_lr must be finite and not negative"),
         ({"min_lr": []}, ValueError, "min_lr must have at least one rate"),
         ({"eps": np.nan}, ValueError, "eps must be finite"),
+        (
+            {"base_lr": [1e-3, 1e-5], "min_lr": 1e-4},
+            ValueError,
+            "min_lr must be at most .* which is 1e-05 in group 1, got 0.0001",
+        ),
+        ({"scheduler": 0.1}, TypeError, "scheduler must be a scheduler of brainsched, got float"),
+        ({"scheduler": ReduceLROnPlateau()}, TypeError, "scheduler needs a rate that is a func"),
+        ({"scheduler": StepLR(), "base_lr": 0.1}, ValueError, "base_lr is that of scheduler: lea"),
+        ({"scheduler": StepLR(0.1), "min_lr": 0.2}, ValueError, "min_lr must be at most .* 0.1"),
     ],
 )
 def test_bad_arguments_are_refused(arguments, error, message):
@@ -333,8 +351,12 @@ def test_bad_arguments_are_refused(arguments, error, message):
 
 def test_what_needs_a_function_of_the_epoch_says_why_it_cannot_be():
     scheduler = ReduceLROnPlateau()
-    for call in (lambda: scheduler.lr_at(0), lambda: scheduler.plot(10)):
-        with pytest.raises(TypeError, match="depends on the metrics of the run"):
+    for call in (
+        lambda: scheduler.lr_at(0),
+        lambda: scheduler.plot(10),
+        lambda: SequentialLR([WarmupScheduler(), scheduler], [5]),
+    ):
+        with pytest.raises(TypeError, match=r"metrics of the run.*Plateau\(scheduler=plan"):
             call()
 
 
@@ -390,3 +412,116 @@ def test_a_checkpoint_whose_best_is_nan_is_refused():
     with pytest.raises(ValueError, match=r"state_dict\['best'\] must not be NaN"):
         scheduler.load_state_dict(state)
     assert scheduler.best.value == 1.0
+
+
+# A plan that is reduced
+
+
+def behind_a_warm_up(base_lr=0.1, **arguments):
+    plan = PerUpdate(WarmupScheduler(base_lr, 2), 4)
+    return ReduceLROnPlateau(factor=0.5, patience=0, scheduler=plan, **arguments)
+
+
+# By hand: a rise over 8 updates; the first loss is the best, each later one halves the rate.
+RISE = [*(np.arange(8) / 80), *[0.05] * 4, *[0.025] * 4]
+
+
+def test_a_plateau_behind_a_warm_up_steps_each_update_and_judges_each_epoch():
+    scheduler = behind_a_warm_up([0.1, 0.2])
+    seen = []
+    for _ in range(4):
+        for _ in range(4):
+            seen.append(np.stack(scheduler.get_last_lr()))
+            scheduler.step()
+        scheduler.observe(3.0)
+    np.testing.assert_allclose(seen, np.outer(RISE, [1, 2]), rtol=1e-6)
+    assert (scheduler.epoch, scheduler.reductions.value) == (16, 3)
+    assert scheduler.base_lrs == [0.1, 0.2]
+
+
+def test_it_does_the_same_compiled_in_a_loop_and_with_an_optimizer():
+    scheduler = behind_a_warm_up()
+    optimizer = braintools.optim.SGD(lr=scheduler)
+    optimizer.register_trainable_weights({"w": brainstate.ParamState(jnp.ones(2))})
+
+    def update(_):
+        rate = optimizer.param_groups[0]["lr"].value
+        scheduler.step()
+        return rate
+
+    @jit
+    def epoch(loss):
+        rates = for_loop(update, jnp.arange(4))
+        scheduler.observe(loss)
+        return rates
+
+    seen = np.concatenate([epoch(jnp.float32(3.0)) for _ in range(4)])
+    np.testing.assert_allclose(seen, RISE, rtol=1e-6)
+    host = behind_a_warm_up()
+    for name in ("last_epoch", *host._memory):
+        assert name in scheduler.state_dict()
+    for expected in seen:
+        assert host.get_last_lr() == [expected]
+        host.step()
+        if host.epoch % 4 == 0:
+            host.observe(3.0)
+    assert host.state_dict() == scheduler.state_dict()
+
+
+def test_step_with_a_metric_does_both_and_to_an_epoch_without_one_does_not_judge():
+    scheduler = ReduceLROnPlateau(factor=0.5, patience=0, scheduler=WarmupScheduler(0.8, 4))
+    scheduler.step(3.0)
+    assert (scheduler.epoch, scheduler.applied_rates) == (1, [np.float32(0.2)])
+    scheduler.step(3.0)
+    assert (scheduler.epoch, scheduler.applied_rates) == (2, [np.float32(0.2)])
+    scheduler.step(epoch=8)
+    assert (scheduler.epoch, scheduler.applied_rates) == (8, [np.float32(0.4)])
+    scheduler.step(3.0, epoch=2)
+    assert (scheduler.epoch, scheduler.applied_rates) == (2, [np.float32(0.1)])
+
+
+def test_its_least_rate_does_not_lift_the_plan():
+    plan = WarmupCosineSchedule([0.8, 0.4], 4, 12)
+    scheduler = ReduceLROnPlateau(factor=0.5, patience=0, min_lr=[0.3, 0.1], scheduler=plan)
+    rates = []
+    for _ in range(13):
+        rates.append(np.stack(scheduler.get_last_lr()))
+        scheduler.step()
+        if scheduler.epoch in (2, 3, 4):
+            scheduler.observe(1.0)
+    by_hand = np.asarray(plan.lr_at(range(13)), np.float64)
+    times = np.where(np.arange(13) < 3, 0, np.where(np.arange(13) < 4, 1, 2))[:, None]
+    by_hand = np.maximum(by_hand * 0.5**times, np.minimum(by_hand, [0.3, 0.1]))
+    np.testing.assert_allclose(rates, by_hand, rtol=1e-6)
+
+
+@pytest.mark.parametrize("stop", [3, 8, 11])
+def test_resumed_copied_and_rebuilt_it_goes_on_as_if_never_stopped(stop):
+    def update(scheduler):
+        scheduler.step()
+        if scheduler.epoch % 4 == 0:
+            scheduler.observe(3.0)
+
+    stopped, resumed = behind_a_warm_up([0.1, 0.2]), behind_a_warm_up([0.1, 0.2])
+    for _ in range(stop):
+        update(stopped)
+    resumed.load_state_dict(pickle.loads(pickle.dumps(stopped.state_dict())))
+    rebuilt = from_config(stopped.config)
+    rebuilt.load_state_dict(stopped.state_dict(plain=True))
+    schedulers = [stopped, resumed, rebuilt, copy.deepcopy(resumed)]
+    schedulers.append(pickle.loads(pickle.dumps(resumed)))
+    for epoch in range(stop, 16):
+        for scheduler in schedulers:
+            np.testing.assert_allclose(scheduler.get_last_lr(), np.multiply(RISE[epoch], [1, 2]))
+            update(scheduler)
+
+
+def test_a_group_added_later_joins_the_plan_and_its_reductions():
+    scheduler = behind_a_warm_up()
+    optimizer = braintools.optim.Adam(lr=scheduler)
+    optimizer.register_trainable_weights({"w": brainstate.ParamState(jnp.ones(2))})
+    for loss in (3.0, 3.0):
+        scheduler.observe(loss)
+    scheduler.step(epoch=4)
+    optimizer.add_param_group({"v": brainstate.ParamState(jnp.ones(2))}, lr=0.8)
+    np.testing.assert_allclose(scheduler.get_last_lr(), [0.025, 0.2])

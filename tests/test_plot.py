@@ -11,8 +11,10 @@ from brainsched import (
     ConstantLR,
     CosineAnnealingLR,
     MultiStepLR,
+    PerUpdate,
     PiecewiseConstantSchedule,
     SequentialLR,
+    StepLR,
     WarmupCosineSchedule,
     WarmupScheduler,
 )
@@ -46,6 +48,20 @@ def test_a_line_for_each_group_and_a_mark_for_each_boundary():
     assert [text.get_text() for text in legend.texts] == ["group 0", "group 1"]
     assert marks(ax) == [3, 6]
     assert ax.get_yscale() == "linear"
+
+
+def test_groups_have_their_names():
+    legend = StepLR({"body": 0.1, "head": 0.01}, 3).plot(10).get_legend()
+    assert legend is not None
+    assert [text.get_text() for text in legend.texts] == ["body", "head"]
+
+
+def test_the_axis_counts_updates_where_the_position_does():
+    part = StepLR(0.1)
+    updates = PerUpdate(part, 4)
+    assert part.plot(5).get_xlabel() == "epoch"
+    for scheduler in (updates, SequentialLR([updates, updates], [8])):
+        assert scheduler.plot(5).get_xlabel() == "update"
 
 
 def test_it_draws_where_it_is_told():
@@ -91,7 +107,7 @@ def test_stages_are_marked(scheduler, boundaries):
     assert marks(scheduler.plot(30)) == boundaries
 
 
-@pytest.mark.parametrize(("epochs", "error"), [(0, ValueError), (-3, ValueError), (2.5, TypeError)])
+@pytest.mark.parametrize(("epochs", "error"), [(0, ValueError), (-3, ValueError), (2.5, ValueError)])
 def test_a_number_of_epochs_that_is_none_is_refused(epochs, error):
     with pytest.raises(error, match="epochs must"):
         ConstantLR(0.1).plot(epochs)

@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 import brainsched
 from schedule_strategies import MOST, composed, single
 
-# As compositions of anything do.
-pytestmark = pytest.mark.filterwarnings(r"ignore:schedulers\[\d+\] warms up for")
+# As chains of anything do.
+pytestmark = pytest.mark.filterwarnings("ignore:ChainedScheduler uses the base rate")
 
 NAMES = [*single(1), "composed"]
 LIFE = 3 * MOST

@@ -1,11 +1,10 @@
 """Bad arguments of the schedules raise at once, and the message says what is accepted."""
 
-import braintools
+from fractions import Fraction
+
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
-from brainstate import ParamState
 
 from brainsched.schedules.cosine import (
     CosineAnnealingLR,
@@ -17,20 +16,20 @@ from brainsched.schedules.exponential import ExponentialDecayLR, ExponentialLR
 from brainsched.schedules.functional import LambdaLR
 from brainsched.schedules.inverse import InverseSqrtLR, InverseTimeDecayLR
 from brainsched.schedules.piecewise_linear import PiecewiseLinearSchedule
+from brainsched.schedules.plateau import ReduceLROnPlateau
 from brainsched.schedules.polynomial import ConstantLR, LinearLR, PolynomialLR
 from brainsched.schedules.steps import MultiStepLR, StepLR
 from brainsched.schedules.warmup import WSD, WarmupScheduler
 
 NAN, INF = float("nan"), float("inf")
 
-# Every argument that counts epochs, with the least that it may be
-COUNTS = [
+# Every length, with the least that it may be
+LENGTHS = [
     (StepLR, "step_size", 1),
     (ExponentialDecayLR, "decay_steps", 1),
     (ExponentialDecayLR, "transition_begin", 0),
     (CosineAnnealingLR, "T_max", 1),
     (CosineAnnealingWarmRestarts, "T_0", 1),
-    (CosineAnnealingWarmRestarts, "T_mult", 1),
     (PolynomialLR, "total_iters", 1),
     (LinearLR, "total_iters", 0),
     (ConstantLR, "total_iters", 0),
@@ -43,24 +42,47 @@ COUNTS = [
     (WSD, "warmup_steps", 0),
     (WSD, "stay_steps", 0),
     (WSD, "decay_steps", 1),
-    (WSD, "cycles", 1),
     (InverseSqrtLR, "warmup_steps", 0),
     (InverseSqrtLR, "timescale", 1),
     (InverseTimeDecayLR, "decay_steps", 1),
 ]
 
 
-@pytest.mark.parametrize(("cls", "name", "least"), COUNTS)
-def test_a_number_of_epochs_is_an_integer_in_range(cls, name, least):
-    for value in (least - 1, -1, 2**31):
-        with pytest.raises(ValueError, match=f"^{name} must be an integer from {least} to 2147483"):
+@pytest.mark.parametrize(("cls", "name", "least"), LENGTHS)
+def test_a_length_is_a_number_of_epochs_whole_or_not(cls, name, least):
+    with pytest.raises(ValueError, match=f"^{name} must be finite and not negative, got -1"):
+        cls(**{name: -1})
+    with pytest.raises(ValueError, match=rf"^{name} must be at most 2\.147e\+09, got 2147483648"):
+        cls(**{name: 2**31})
+    for value in ("10", True, np.bool_(True), [10], None if least else "10"):
+        if value is None and name in ("timescale", "step_size_down", "total_steps"):
+            continue
+        with pytest.raises(TypeError, match=f"^{name} must be a number, got"):
             cls(**{name: value})
-    for value in (10.0, 10.5, NAN, "10", True, np.bool_(True), [10]):
-        with pytest.raises(TypeError, match=f"^{name} must be an integer, got"):
-            cls(**{name: value})
+    if least:
+        with pytest.raises(ValueError, match=f"^{name} must be above 0, got 0"):
+            cls(**{name: 0})
     arguments = {"warmup_steps": 0} if name == "total_steps" and cls is not OneCycleLR else {}
-    for value in (np.int64(10), np.array(10), 10):
-        assert getattr(cls(**{name: value}, **arguments), name) == 10
+    for whole in (np.int64(10), np.array(10), 10, 20 / 2, Fraction(10)):
+        kept = getattr(cls(**{name: whole}, **arguments), name)
+        assert (type(kept), kept) == (int, 10)
+    for number in (2.5, Fraction(5, 2), np.float32(2.5)):
+        kept = getattr(cls(**{name: number}, **arguments), name)
+        assert (type(kept), kept) == (float, 2.5)
+
+
+@pytest.mark.parametrize(
+    ("cls", "name"),
+    [(WSD, "cycles"), (CosineAnnealingWarmRestarts, "T_mult"), (ReduceLROnPlateau, "patience")],
+)
+def test_a_number_of_times_is_whole(cls, name):
+    assert getattr(cls(**{name: 6 / 2}), name) == 3
+    with pytest.raises(ValueError, match=f"^{name} must be an integer, got 1.5"):
+        cls(**{name: 1.5})
+    with pytest.raises(
+        ValueError, match=f"^{name} must be an integer from . to 2147483647, got -1"
+    ):
+        cls(**{name: -1})
 
 
 # Every argument that is a number but no rate, with its interval and numbers outside of it
@@ -98,13 +120,7 @@ def test_a_number_is_finite_and_in_its_interval(cls, name, interval, outside):
 
 RATES = [
     (CosineAnnealingLR, "eta_min"),
-    (CosineAnnealingWarmRestarts, "eta_min"),
-    (WarmupCosineSchedule, "eta_min"),
-    (WarmupCosineSchedule, "warmup_start_lr"),
     (WarmupScheduler, "warmup_start_lr"),
-    (WSD, "eta_min"),
-    (WSD, "warmup_start_lr"),
-    (InverseSqrtLR, "warmup_start_lr"),
     (ExponentialDecayLR, "end_value"),
 ]
 
@@ -114,18 +130,18 @@ def test_a_rate_is_finite_and_not_negative(cls, name):
     for value in (-1e-3, NAN, INF):
         with pytest.raises(ValueError, match=f"^{name} must be finite and not negative, got"):
             cls(**{name: value})
-    for no_number in (True, "0.1", [0.1, 0.2]):
-        with pytest.raises(TypeError, match=f"^{name} must be a number, got"):
+        with pytest.raises(ValueError, match=rf"^{name}\[1\] must be finite and not negative, got"):
+            cls(**{name: [0.0, value]})
+    for no_number in (True, "0.1", [0.1, "0.2"]):
+        with pytest.raises(TypeError, match=rf"^{name}(\[1\])? must be a "):
             cls(**{name: no_number})
-    with pytest.raises(ValueError, match=rf"^{name} must be a scalar, got an array of shape \(2,"):
-        cls(**{name: jnp.ones(2)})
 
 
 CHOICES = [
     (CyclicLR, "mode", "'triangular', 'triangular2', 'exp_range'"),
     (CyclicLR, "scale_mode", "'cycle', 'iterations'"),
     (OneCycleLR, "anneal_strategy", "'cos', 'linear'"),
-    (WSD, "decay_strategy", "'linear', 'cos', 'sqrt'"),
+    (WSD, "decay_strategy", "'linear', 'cos', 'sqrt', 'exponential', 'polynomial'"),
 ]
 
 
@@ -153,11 +169,10 @@ BAD = [
         ValueError,
         r"without repeats, got milestones\[2\] = 30",
     ),
-    (MultiStepLR, {"milestones": [-1, 30]}, ValueError, r"milestones\[0\] must not be negative"),
-    (MultiStepLR, {"milestones": [1, 30.0]}, TypeError, r"milestones\[1\] must be an integer"),
-    (MultiStepLR, {"milestones": [1, True]}, TypeError, r"milestones\[1\] must be an integer"),
-    (MultiStepLR, {"milestones": 30}, TypeError, r"milestones must be a sequence of integers"),
-    (MultiStepLR, {"milestones": None}, TypeError, r"milestones must be a sequence of integers"),
+    (MultiStepLR, {"milestones": [-1, 30]}, ValueError, r"milestones\[0\] must be finite and not"),
+    (MultiStepLR, {"milestones": [1, True]}, TypeError, r"milestones\[1\] must be a number"),
+    (MultiStepLR, {"milestones": 30}, TypeError, r"milestones must be a sequence of numbers"),
+    (MultiStepLR, {"milestones": None}, TypeError, r"milestones must be a sequence of numbers"),
     # knots
     (
         PiecewiseLinearSchedule,
@@ -198,27 +213,18 @@ BAD = [
         WarmupCosineSchedule,
         {"warmup_steps": 200, "total_steps": 100},
         ValueError,
-        r"warmup_steps must be less than total_steps, which is 100, got 200",
-    ),
-    (WarmupCosineSchedule, {"warmup_steps": 9, "total_steps": 9}, ValueError, r"must be less than"),
-    (
-        CyclicLR,
-        {"step_size_up": 2**31 - 1},
-        ValueError,
-        r"step_size_up \+ step_size_down must be an integer from 2 to 2147483647, got 4294967294",
+        r"warmup_steps must be at most total_steps, which is 100, got 200",
     ),
     # the steps of one cycle
     (OneCycleLR, {}, ValueError, r"needs total_steps, or both epochs and steps_per_epoch"),
     (OneCycleLR, {"epochs": 5}, ValueError, r"needs total_steps, or both epochs and steps_per_"),
     (OneCycleLR, {"steps_per_epoch": 5}, ValueError, r"needs total_steps, or both epochs and"),
-    (OneCycleLR, {"epochs": 0, "steps_per_epoch": 5}, ValueError, r"epochs must be an integer fr"),
-    (OneCycleLR, {"epochs": 5, "steps_per_epoch": 0.5}, TypeError, r"steps_per_epoch must be an"),
-    (OneCycleLR, {"total_steps": 5, "epochs": -1}, ValueError, r"epochs must be an integer from"),
+    (OneCycleLR, {"epochs": 0, "steps_per_epoch": 5}, ValueError, r"epochs must be above 0, got 0"),
     (
         OneCycleLR,
         {"epochs": 2**16, "steps_per_epoch": 2**16},
         ValueError,
-        r"epochs \* steps_per_epoch must be an integer from 1 to 2147483647, got 4294967296",
+        r"epochs \* steps_per_epoch must be at most 2\.147e\+09, got 4294967296",
     ),
     # upper rates
     (CyclicLR, {"max_lr": -1}, ValueError, r"max_lr must be finite and not negative, got -1"),
@@ -241,7 +247,7 @@ BAD = [
         LambdaLR,
         {"base_lr": [0.1, 0.2], "lr_lambda": [lambda epoch: 1.0]},
         ValueError,
-        r"base_lr has 2 entries, but the schedule has columns for 1 param groups",
+        r"param group 1 has no rate: the schedule has columns for 1 groups",
     ),
     (
         LambdaLR,
@@ -268,63 +274,3 @@ BAD = [
 def test_bad_argument_raises_when_the_schedule_is_built(cls, arguments, error, message):
     with pytest.raises(error, match=message):
         cls(**arguments)
-
-
-def test_total_steps_come_before_epochs_as_documented():
-    scheduler = OneCycleLR(total_steps=50, epochs=5, steps_per_epoch=100)
-    assert scheduler.total_steps == 50
-    assert OneCycleLR(epochs=5, steps_per_epoch=100).total_steps == 500
-
-
-def test_timescale_is_the_warm_up_or_ten_thousand_unless_given():
-    """As in Hugging Face's get_inverse_sqrt_schedule."""
-    assert InverseSqrtLR(warmup_steps=7).timescale == 7
-    assert InverseSqrtLR(warmup_steps=0).timescale == 10_000
-    assert InverseSqrtLR(warmup_steps=7, timescale=9).timescale == 9
-
-
-def test_step_size_down_is_that_of_the_way_up_unless_given():
-    assert CyclicLR(step_size_up=7).step_size_down == 7
-    assert CyclicLR(step_size_up=7, step_size_down=9).step_size_down == 9
-
-
-@pytest.mark.parametrize(
-    ("build", "name"),
-    [
-        (lambda: PiecewiseLinearSchedule(0.1, [0, 10], [0.1, 0.01]), "values"),
-        (lambda: LambdaLR(0.1, lambda epoch: 0.1 * 0.9**epoch), "the results of lr_lambda"),
-        (
-            lambda: LambdaLR(0.1, optax.cosine_decay_schedule(0.1, 100)),
-            "the results of lr_lambda",
-        ),
-    ],
-)
-def test_rates_in_the_place_of_multipliers_are_warned_of(build, name):
-    message = (
-        rf"{name} are multipliers of base_lr, and the largest multiplier equals the base rate, "
-        rf"0\.1: the highest rate is 0\.01\. .*write base_lr=1\.0"
-    )
-    with pytest.warns(UserWarning, match=message) as caught:
-        build()
-    assert [warning.filename for warning in caught] == [__file__]
-
-
-@pytest.mark.parametrize(("result", "shown"), [(None, "None"), ("0.9", "'0.9'"), ([0.9], r"\[0.9")])
-def test_a_function_that_returns_no_number_is_told_so(result, shown):
-    with pytest.raises(TypeError, match=f"the result of lr_lambda must be a number, got {shown}"):
-        LambdaLR(0.1, lambda epoch: result)
-
-
-def test_an_error_inside_a_users_function_reaches_the_user():
-    with pytest.raises(ZeroDivisionError):
-        LambdaLR(0.1, lambda epoch: 1 / 0)
-    with pytest.raises(TypeError, match=r"the function lr_lambda decides in Python.*jnp\.where"):
-        LambdaLR(0.1, lambda epoch: 1.0 if epoch < 5 else 0.1)
-
-
-def test_more_groups_than_functions_are_an_error_when_the_group_is_added():
-    scheduler = LambdaLR(0.1, [lambda epoch: 1.0])
-    optimizer = braintools.optim.SGD(lr=scheduler)
-    optimizer.register_trainable_weights({"a": ParamState(jnp.ones(2))})
-    with pytest.raises(ValueError, match="param group 1 has no rate"):
-        optimizer.add_param_group({"b": ParamState(jnp.ones(2))})

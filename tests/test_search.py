@@ -16,7 +16,7 @@ epochs = st.integers(0, 40) | st.integers(LAST - 3, LAST)
 @given(st.sets(epochs, max_size=30), st.lists(epochs, min_size=6, max_size=6))
 def test_it_counts_the_boundaries_at_or_before_an_epoch(boundaries, asked):
     ordered = np.array(sorted(boundaries), np.int32)
-    search = Search(ordered)
+    search = Search(ordered.astype(np.float64))
     at = np.array(asked, np.float64).reshape(2, 3)
     expected = np.searchsorted(ordered, at, side="right")
     np.testing.assert_array_equal(search(at, np), expected)

@@ -171,8 +171,10 @@ def write(folder: Path) -> None:
             text = class_page(found, name, plateau_example(gallery, folder))
         elif name in drawn:
             text = class_page(found, name, schedule_example(name, *drawn[name], folder))
-        else:
-            raise ValueError(f"{GALLERY} draws no {name}: add a call to SCHEDULES")
+        else:  # one of OTHERS, with its default arguments
+            text = class_page(
+                found, name, schedule_example(name, found(1.0), f"brainsched.{name}(1.0)", folder)
+            )
         (folder / f"{name}.rst").write_text(text)
 
     for name in brainsched.trainer.__all__:

@@ -5,7 +5,6 @@ Traced and device arrays are checked by shape and dtype alone: their numbers are
 or only after waiting for the device.
 """
 
-import itertools
 import math
 import numbers
 import reprlib
@@ -237,22 +236,6 @@ def metric(name: str, value: Any) -> Array:
     if value.ndim:
         raise ValueError(f"{name} must be a scalar, got an array of shape {value.shape}")
     return value
-
-
-def boundaries(name: str, value: Any) -> np.ndarray:
-    """Return epochs in strictly ascending order, in the dtype of ``last_epoch``."""
-    if isinstance(value, jax.core.Tracer):
-        raise TypeError(f"{name} must be known when the schedule is built, got a traced array")
-    entries = list(np.asarray(value)) if isinstance(value, jax.Array) else value
-    entries = sequence(name, entries, "integers")
-    result = [epoch_number(f"{name}[{i}]", entry) for i, entry in enumerate(entries)]
-    for i, (left, right) in enumerate(itertools.pairwise(result), start=1):
-        if right <= left:
-            raise ValueError(
-                f"{name} must be in ascending order without repeats, "
-                f"got {name}[{i}] = {right} after {left}"
-            )
-    return np.asarray(result, epoch_dtype())
 
 
 def table(name: str, value: Any, boundaries: int, *, more: int) -> Array:

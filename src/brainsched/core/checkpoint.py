@@ -92,7 +92,8 @@ class Checkpointed:
             name: getattr(self, name).check(f"state_dict[{name!r}]", _on_host(saved[name]))
             for name in ("last_epoch", *self._memory)
         }
-        _, rates = self._evaluation(stay, positions[self._position_name])
+        position = [positions[name] for name in self._position_names]
+        _, rates = self._evaluation(stay, *position)
         if is_ours:
             rates = _rates_of_ours(self, saved, list(rates), int(positions["last_epoch"]))
         # All is checked: from here on nothing raises.

@@ -130,10 +130,22 @@ class _Repr(reprlib.Repr):
         return call(x) if hasattr(x, "formula") else super().repr_instance(x, level)
 
 
+_KEYWORD_ONLY = inspect.Parameter.KEYWORD_ONLY
+_NO_DEFAULT = inspect.Parameter.empty
+
+
 def call(scheduler: Any, **replaced: str) -> str:
-    """Return the call that makes a scheduler, as text; ``last_epoch`` only where it is given."""
-    given = kept(scheduler).items()
-    shown = {name: _Repr().repr(value) for name, value in given if name != "last_epoch"}
+    """Return the call that makes a scheduler, as text; ``last_epoch`` only where it is given.
+
+    A keyword-only argument is left out where it has its default, as in most calls.
+    """
+    signature = inspect.signature(type(scheduler)).parameters
+    shown = {}
+    for name, value in kept(scheduler).items():
+        default = signature[name].default if signature[name].kind is _KEYWORD_ONLY else _NO_DEFAULT
+        is_default = value is default or (type(value) is type(default) and value == default)
+        if name != "last_epoch" and not is_default:
+            shown[name] = _Repr().repr(value)
     arguments = [f"{name}={text}" for name, text in {**shown, **replaced}.items()]
     return f"{type(scheduler).__name__}({', '.join(arguments)})"
 

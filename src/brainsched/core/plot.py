@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from brainsched import checks
+from brainsched.core import arguments
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -20,15 +21,18 @@ def plot(scheduler: Any, epochs: int, ax: "Axes | None") -> "Axes":
     if ax is None:
         ax = plt.figure(layout="constrained").add_subplot()
     rates = np.asarray(scheduler.lr_at(np.arange(epochs)))
+    names = scheduler.group_names
     for group in range(rates.shape[1]):
-        ax.step(np.arange(epochs), rates[:, group], where="post", label=f"group {group}")
+        name = names[group] if group < len(names) else f"group {group}"
+        ax.step(np.arange(epochs), rates[:, group], where="post", label=name)
     for boundary in scheduler.stage_boundaries:
         if 0 < boundary < epochs:
             ax.axvline(boundary, color="0.8", linewidth=0.8, linestyle="--", zorder=0)
     positive = rates[rates > 0]
     if positive.size and positive.max() >= 100 * positive.min():
         _logarithmic(ax, float(positive.min()), bool((rates == 0).any()))
-    ax.set(xlabel="epoch", ylabel="learning rate", title=type(scheduler).__name__)
+    unit = "epoch" if arguments.counts_updates(scheduler) is None else "update"
+    ax.set(xlabel=unit, ylabel="learning rate", title=type(scheduler).__name__)
     if rates.shape[1] > 1:
         ax.legend()
     return ax

@@ -25,6 +25,7 @@ class Schedule(ABC):
     """
 
     max_groups: int | None = None
+    _boundaries: Sequence[float] = ()
 
     _evaluation: Evaluation
     _first_epoch: int
@@ -178,9 +179,9 @@ class Schedule(ABC):
         return plot.plot(self, epochs, ax)
 
     @property
-    def stage_boundaries(self) -> Sequence[int]:
+    def stage_boundaries(self) -> Sequence[float]:
         """The epochs at which another stage of the schedule begins, where it has any."""
-        return ()
+        return self._boundaries
 
     def _evaluation_of(self, groups: int, bases: Bases) -> Evaluation:
         """Return the evaluation for so many param groups; change nothing."""
@@ -193,11 +194,11 @@ class Schedule(ABC):
         return Evaluation(type(self).__name__, self.formula, numbers, bases, groups)
 
     def _first_evaluation(
-        self, groups: int, bases: Bases, position: Array
+        self, groups: int, bases: Bases, position: Sequence[Array]
     ) -> tuple[Evaluation, list[Array]]:
         """Return the evaluation, and the rates at ``position``; raise if the formula is wrong."""
         evaluation = self._evaluation_of(groups, bases)
-        _, rates = evaluation(stay, position)
+        _, rates = evaluation(stay, *position)
         # Once for each class of a user's, since code is compiled; a function is code, too.
         functions = any(callable(number) for number in arguments.numbers(self))
         if evaluation.on_host and (functions or type(self) not in compilable):

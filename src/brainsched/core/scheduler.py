@@ -82,9 +82,9 @@ class LRScheduler(Schedule, Checkpointed, Copied, Node, braintools.optim.LRSched
     _bases: Bases
     _replaced_by: str | None = None  # until a step has warned of it
     _restored: Any = None  # the rates that a checkpoint of the scheduler restored
-    # The States that a step depends on besides last_epoch, and the one that the formula is of.
+    # The States that a step depends on besides last_epoch, and those that the formula is of.
     _memory: tuple[str, ...] = ()
-    _position_name = "last_epoch"
+    _position_names: tuple[str, ...] = ("last_epoch",)
 
     def __init__(self, base_lr: BaseLRs = 1e-3, last_epoch: int = 0) -> None:
         self.base_lr = base_lr
@@ -98,7 +98,7 @@ class LRScheduler(Schedule, Checkpointed, Copied, Node, braintools.optim.LRSched
         self.last_epoch = EpochState(np.asarray(self._first_epoch, epoch_dtype()))
         self._bases = bases
         arguments.fix(self)
-        groups, position = len(bases.listed), self._position.value
+        groups, position = len(bases.listed), self._position
         self._evaluation, rates = self._first_evaluation(groups, bases, position)
         self._current_lrs = RatesState(Rates(rates))
         self._is_built = True
@@ -187,7 +187,7 @@ class LRScheduler(Schedule, Checkpointed, Copied, Node, braintools.optim.LRSched
         """Return the scheduled rate of each param group at the present epoch."""
         if upstream.inside_a_trace():
             _ = self._current_lrs.value  # so that the program is traced again under another link
-        _, rates = self._evaluation(stay, self._position.present)
+        _, rates = self._evaluation(stay, *self._position)
         return list(rates)
 
     def get_last_lr(self) -> list[Array]:
@@ -275,7 +275,7 @@ class LRScheduler(Schedule, Checkpointed, Copied, Node, braintools.optim.LRSched
             if lr is not None:
                 bases = bases.adding(group, lr)
         evaluation = self._evaluation_of(groups, bases)
-        _, scheduled = evaluation(stay, self._position.value)
+        _, scheduled = evaluation(stay, *self._position)
         applied = self._current_lrs.value[:groups]
         return evaluation, bases, Rates([*applied, *scheduled[len(applied) :]])
 
@@ -286,9 +286,9 @@ class LRScheduler(Schedule, Checkpointed, Copied, Node, braintools.optim.LRSched
         self._current_lrs.restructure(rates)
 
     @property
-    def _position(self) -> State:
-        """The State that the formula is a function of."""
-        return getattr(self, self._position_name)
+    def _position(self) -> list[Array]:
+        """The scalars that the formula is a function of."""
+        return [getattr(self, name).present for name in self._position_names]
 
 
 def _known(value: Any, name: str, instead: str) -> Any:

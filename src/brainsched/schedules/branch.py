@@ -7,13 +7,13 @@ from typing import Any
 import jax
 import numpy as np
 
-from brainsched import checks
 from brainsched.core.scheduler import LRScheduler
 from brainsched.schedules import schedule_checks
 from brainsched.schedules.composition import Composition
-from brainsched.schedules.curves import between, progress
-from brainsched.schedules.warmup import DECAYS
-from brainsched.types import Epochs, LRs, Rate, largest_epoch
+from brainsched.schedules.curves import STRATEGIES, fall, progress
+from brainsched.schedules.floors import Floor
+from brainsched.schedules.lengths import length as checked_length
+from brainsched.types import Epochs, LRs, Rates, largest_epoch
 
 
 class Branch(Composition):
@@ -31,24 +31,24 @@ class Branch(Composition):
     Parameters
     ----------
     scheduler : LRScheduler
-        The old schedule; a composition, too. Its position plays no role.
-    at : int
+        The old schedule; a composition, too.
+    at : int or float
         The last epoch of the old schedule.
-    length : int
-        How many epochs the way takes, at least 1.
-    end_lr : float, optional
-        The rate at ``at + length`` and from there on, of every param group. Default: each group's
-        base rate.
-    strategy : {'linear', 'cos', 'sqrt'}
-        The way: :math:`f(x)` is :math:`x`, :math:`\frac{1}{2} (1 - \cos \pi x)` or
-        :math:`\sqrt{x}`.
-    last_epoch : int
-        The epoch to begin at.
-
-    Raises
-    ------
-    TypeError, ValueError
-        If an argument is not as described; the message names it.
+    length : int or float
+        How many epochs the way takes.
+    end_lr : float, sequence of float, or mapping from str to float, optional
+        The rate at ``at + length`` and from there on, of every param group or one for each.
+        Default: each group's base rate.
+    strategy : {'linear', 'cos', 'sqrt', 'exponential', 'polynomial'}
+        The way: :math:`f(x)` is :math:`x`, :math:`\frac{1}{2} (1 - \cos \pi x)`,
+        :math:`\sqrt{x}` or :math:`1 - (1 - x)^\text{power}`; or, by a constant factor,
+        :math:`\eta_t = (\eta^\text{old}_\text{at})^{1 - x} \eta_\text{end}^x`.
+    last_epoch : int, optional
+        The epoch to begin at. Default: the present one of ``scheduler``.
+    power : float
+        The power of ``'polynomial'``, above 0.
+    end_lr_ratio : float, optional
+        ``end_lr`` as a share of each group's base rate, in [0, 1], instead of it.
 
     Examples
     --------
@@ -62,21 +62,28 @@ class Branch(Composition):
     def __init__(
         self,
         scheduler: LRScheduler,
-        at: int,
-        length: int,
-        end_lr: Rate | None = None,
+        at: int | float,
+        length: int | float,
+        end_lr: Rates | None = None,
         strategy: str = "linear",
-        last_epoch: int = 0,
+        last_epoch: int | None = None,
+        *,
+        power: float = 1.0,
+        end_lr_ratio: float | None = None,
     ) -> None:
         self.scheduler = self._trunk = scheduler
-        self.at = schedule_checks.count("at", at, least=0)
-        self.length = schedule_checks.count("length", length, least=1)
-        self.end_lr = _end_lr("end_lr", end_lr)
-        self.strategy = _strategy("strategy", strategy)
+        self.at = checked_length("at", at, or_zero=True)
+        self.length = checked_length("length", length)
+        self.end_lr, self.end_lr_ratio = end_lr, end_lr_ratio
+        self._end = _end("end_lr", end_lr, end_lr_ratio, scheduler)
+        self.strategy = schedule_checks.one_of("strategy", strategy, STRATEGIES)
+        if strategy == "exponential":
+            self._end.require_above_zero()
+        self.power = schedule_checks.within("power", power, "(0, inf)")
         super().__init__({"scheduler": scheduler}, last_epoch)
 
     @property
-    def stage_boundaries(self) -> Sequence[int]:
+    def stage_boundaries(self) -> Sequence[float]:
         """Those of the old schedule that come before, and where the way begins and ends."""
         old = [boundary for boundary in self.scheduler.stage_boundaries if boundary < self.at]
         return [*old, self.at, self.at + self.length]
@@ -85,38 +92,33 @@ class Branch(Composition):
         """Leave the old schedule, whose time stands still; see :meth:`LRScheduler.formula`."""
         (bases,) = base_lrs
         old = self.scheduler.formula(xp.minimum(epoch, float(self.at)), bases, xp)
-        end = jax.tree.leaves(bases)[0] if self.end_lr is None else self.end_lr
+        end = self._end(jax.tree.leaves(bases)[0], xp)
         way = progress(epoch - self.at, self.length, xp)
-        return between(old, end, DECAYS[self.strategy](way, xp))
+        return fall(old, end, way, self.strategy, self.power, xp)
 
 
 def cooldown(
     scheduler: LRScheduler,
-    at: int,
-    length: int,
-    eta_min: Rate = 0.0,
+    at: int | float,
+    length: int | float,
+    eta_min: Rates = 0.0,
     decay_strategy: str = "linear",
-    last_epoch: int = 0,
+    last_epoch: int | None = None,
+    *,
+    power: float = 1.0,
+    eta_min_ratio: float | None = None,
 ) -> Branch:
     """Return the plan that follows ``scheduler`` up to an epoch, and falls from there.
 
-    One long run at a constant rate, as of :class:`WSD`, gives a finished model at any length: a
-    cooldown branches off wherever one is wanted, and the long run goes on.
+    A long run at a constant rate gives a finished model at any length: a cooldown branches off
+    wherever one is wanted, and the long run goes on.
 
     Parameters
     ----------
-    scheduler : LRScheduler
-        The old schedule.
-    at : int
-        The epoch from whose rate the plan falls.
-    length : int
-        How many epochs the fall takes, at least 1.
-    eta_min : float
-        The last rate, of every param group.
-    decay_strategy : {'linear', 'cos', 'sqrt'}
-        How the rate falls, as in :class:`WSD`.
-    last_epoch : int
-        The epoch to begin at.
+    scheduler, at, length, last_epoch
+        As in :class:`Branch`.
+    eta_min, decay_strategy, power, eta_min_ratio
+        The last rate and how the rate falls, as in :class:`WSD`.
 
     Returns
     -------
@@ -125,8 +127,8 @@ def cooldown(
 
     Raises
     ------
-    TypeError, ValueError
-        If an argument is not as described, or the rate would rise; the message names it.
+    ValueError
+        If the rate of a group would rise.
 
     Examples
     --------
@@ -140,37 +142,42 @@ def cooldown(
     Hägele et al., "Scaling Laws and Compute-Optimal Training Beyond Fixed Training Durations",
     NeurIPS 2024.
     """
-    eta_min = checks.rate("eta_min", eta_min)
-    decay_strategy = _strategy("decay_strategy", decay_strategy)
-    branch = Branch(scheduler, at, length, eta_min, decay_strategy, last_epoch)
+    schedule_checks.one_of("decay_strategy", decay_strategy, STRATEGIES)
+    end = _end("eta_min", eta_min, eta_min_ratio, scheduler)
+    if decay_strategy == "exponential":
+        end.require_above_zero()
+    branch = Branch(
+        scheduler,
+        at,
+        length,
+        eta_min if eta_min_ratio is None else None,
+        decay_strategy,
+        last_epoch,
+        power=power,
+        end_lr_ratio=eta_min_ratio,
+    )
     return _one_way(branch, "eta_min", "at most")
 
 
 def rewarm(
     scheduler: LRScheduler,
-    at: int,
-    length: int,
-    peak_lr: Rate | None = None,
-    last_epoch: int = 0,
+    at: int | float,
+    length: int | float,
+    peak_lr: Rates | None = None,
+    last_epoch: int | None = None,
 ) -> Branch:
     """Return the plan that follows ``scheduler`` up to an epoch, and rises again from there.
 
-    The rise is a straight line from the rate that the run has, so that nothing jumps, to
-    ``peak_lr``, where it stays. To decay again, as continual pre-training does, take the
-    :func:`cooldown` of the result.
+    The rise is a straight line from the rate that the run has to ``peak_lr``, where it stays. To
+    decay again, as continual pre-training does, take the :func:`cooldown` of the result.
 
     Parameters
     ----------
-    scheduler : LRScheduler
-        The old schedule.
-    at : int
-        The epoch from whose rate the plan rises.
-    length : int
-        How many epochs the rise takes, at least 1.
-    peak_lr : float, optional
-        The rate that it rises to, of every param group. Default: each group's base rate.
-    last_epoch : int
-        The epoch to begin at.
+    scheduler, at, length, last_epoch
+        As in :class:`Branch`.
+    peak_lr : float, sequence of float, or mapping from str to float, optional
+        The rate that it rises to, of every param group or one for each. Default: each group's
+        base rate.
 
     Returns
     -------
@@ -179,8 +186,8 @@ def rewarm(
 
     Raises
     ------
-    TypeError, ValueError
-        If an argument is not as described, or the rate would fall; the message names it.
+    ValueError
+        If the rate of a group would fall.
 
     Examples
     --------
@@ -197,12 +204,9 @@ def rewarm(
     Ibrahim et al., "Simple and Scalable Strategies to Continually Pre-train Large Language
     Models", TMLR 2024.
     """
-    peak_lr = _end_lr("peak_lr", peak_lr)
+    _end("peak_lr", peak_lr, None, scheduler)
     branch = Branch(scheduler, at, length, peak_lr, last_epoch=last_epoch)
     return _one_way(branch, "peak_lr", "at least")
-
-
-# The checks of a way, under the name that its argument has where the user gives it.
 
 
 def _one_way(branch: Branch, name: str, bound: str) -> Branch:
@@ -219,9 +223,9 @@ def _one_way(branch: Branch, name: str, bound: str) -> Branch:
     return branch
 
 
-def _end_lr(name: str, value: Any) -> Rate | None:
-    return None if value is None else checks.rate(name, value)
-
-
-def _strategy(name: str, value: Any) -> str:
-    return schedule_checks.one_of(name, value, list(DECAYS))
+def _end(name: str, value: Any, ratio: Any, scheduler: LRScheduler) -> Floor:
+    """Return the rates at the end of a way, checked under the name that the user gave them."""
+    names = dict.fromkeys(getattr(scheduler, "group_names", ()))
+    if value is None:
+        return Floor(name, 0.0, 1.0 if ratio is None else ratio, names)
+    return Floor(name, value, ratio, names)

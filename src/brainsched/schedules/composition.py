@@ -1,10 +1,11 @@
 """Schedules made of schedules.
 
 A composition is a pure function of the epoch, as its parts are. It evaluates their formulas; it
-does not step them, and where they stand, or what optimizer they have, plays no part.
+does not step them.
 """
 
 import itertools
+import warnings
 from collections.abc import Mapping, Sequence
 from types import ModuleType
 from typing import Any
@@ -14,8 +15,9 @@ import numpy as np
 
 from brainsched import checks
 from brainsched.core.base_rates import JointBaseRates
-from brainsched.core.evaluation import Bases
+from brainsched.core.evaluation import Bases, Evaluation
 from brainsched.core.scheduler import LRScheduler
+from brainsched.schedules.lengths import boundaries, reached
 from brainsched.types import Array, Epochs, LRs, largest_epoch
 
 
@@ -25,21 +27,13 @@ class Composition(LRScheduler):
     Parameters
     ----------
     parts : mapping from str to LRScheduler
-        The parts, at least one, by the name of the argument that each was given as; compositions
-        too. Each has as many base rates as the others, or one for all groups. Those that are shown
-        are the first one's.
-    last_epoch : int
-        The epoch to begin at.
-
-    Raises
-    ------
-    TypeError
-        If a part is not a scheduler of this package, or needs more than the epoch.
-    ValueError
-        If the numbers of base rates, or the names of the groups, differ.
+        The parts by the name of the argument that each was given as. Each has as many base rates
+        as the others, or one for all groups. Those that are shown are the first one's.
+    last_epoch : int or None
+        The epoch to begin at; None for the present one of the first part.
     """
 
-    def __init__(self, parts: Mapping[str, LRScheduler], last_epoch: int) -> None:
+    def __init__(self, parts: Mapping[str, LRScheduler], last_epoch: int | None) -> None:
         for name, part in parts.items():
             if not isinstance(part, LRScheduler):
                 raise TypeError(
@@ -49,7 +43,14 @@ class Composition(LRScheduler):
         _require_the_same_groups({name: part._bases for name, part in parts.items()})
         limits = [part.max_groups for part in parts.values() if part.max_groups is not None]
         self.max_groups = min(limits, default=None)
-        self._begin(JointBaseRates(tuple(part._bases for part in parts.values())), last_epoch)
+        self._parts = tuple(parts.values())
+        first = self._parts[0].epoch if last_epoch is None else last_epoch
+        self._begin(JointBaseRates(tuple(part._bases for part in self._parts)), first)
+
+    def _evaluation_of(self, groups: int, bases: Any) -> Evaluation:
+        for part, own in zip(self._parts, bases.parts, strict=True):
+            part._evaluation_of(groups, own)  # which raises where a part refuses the groups
+        return super()._evaluation_of(groups, bases)
 
 
 def _require_the_same_groups(parts: Mapping[str, Bases]) -> None:
@@ -81,36 +82,25 @@ def _numbered(schedulers: Any) -> dict[str, Any]:
 
 
 class SequentialLR(Composition):
-    r"""One schedule after another, each from its own epoch 0.
+    r"""One schedule after another, each from its own first epoch.
 
     .. math::
 
-        \eta_t = \eta^{(i)}_{t - m_i}, \quad i = |\{\, m \in \text{milestones} : m \le t \,\}|
+        \eta_t = \eta^{(i)}_{f_i + t - m_i}, \quad
+        i = |\{\, m \in \text{milestones} : m \le t \,\}|
 
-    with :math:`m_0 = 0` and :math:`m_i` = ``milestones[i - 1]``.
+    with :math:`m_0 = 0`, :math:`m_i` = ``milestones[i - 1]`` and the ``last_epoch`` :math:`f_i`
+    that the part was built with: 0, unless it is to begin on its way.
 
     Parameters
     ----------
     schedulers : sequence of LRScheduler
         The parts, each with base rates of its own, one for each param group or one for all;
-        compositions too. The position of a part plays no role.
-    milestones : sequence of int
+        compositions too. The present epoch of a part is ignored.
+    milestones : sequence of int or float
         The epochs at which the next part begins, ascending: one less than there are parts.
     last_epoch : int
         The epoch to begin at.
-
-    Raises
-    ------
-    TypeError, ValueError
-        If an argument is not as described; the message names the element.
-
-    Notes
-    -----
-    The rate of a part that is not active is neither applied nor differentiated: it is evaluated
-    at the nearest epoch of its own span. A param group that is added later joins every part.
-
-    A warning names a warm-up that is longer than its span, and neighbours whose base rates differ
-    by a factor of 10 or more where one of them was not given, and is its default.
 
     Examples
     --------
@@ -131,11 +121,11 @@ class SequentialLR(Composition):
     def __init__(
         self,
         schedulers: Sequence[LRScheduler],
-        milestones: Sequence[int] | Array,
+        milestones: Sequence[int | float] | Array,
         last_epoch: int = 0,
     ) -> None:
         self.milestones = milestones
-        starts = checks.boundaries("milestones", milestones).tolist()
+        starts = boundaries("milestones", milestones)
         parts = checks.sequence("schedulers", schedulers, "schedulers")
         if len(parts) != len(starts) + 1:
             raise ValueError(
@@ -147,14 +137,14 @@ class SequentialLR(Composition):
         super().__init__(_numbered(parts), last_epoch)
 
     @property
-    def stage_boundaries(self) -> Sequence[int]:
+    def stage_boundaries(self) -> Sequence[float]:
         """The epochs at which a part begins, and those of the parts within their spans."""
         return sorted(
             {
-                start + boundary
+                start + since
                 for part, (start, end) in zip(self.schedulers, self._spans, strict=True)
-                for boundary in [0, *part.stage_boundaries]
-                if 0 < start + boundary < end
+                for since in [0, *(at - part._first_epoch for at in part.stage_boundaries)]
+                if since >= 0 and 0 < start + since < end
             }
         )
 
@@ -163,8 +153,9 @@ class SequentialLR(Composition):
         rates: Any = 0.0
         for part, bases, (start, end) in zip(self.schedulers, base_lrs, self._spans, strict=True):
             last = np.nextafter(float(end - start), 0.0)  # of its span, which ends before ``end``
-            since = xp.minimum(xp.maximum(epoch - start, 0.0), last)
-            rates = xp.where(epoch >= start, part.formula(since, bases, xp), rates)
+            own_epoch = part._first_epoch + xp.minimum(xp.maximum(epoch - start, 0.0), last)
+            begun = epoch >= float(reached(start))
+            rates = xp.where(begun, part.formula(own_epoch, bases, xp), rates)
         return rates
 
 
@@ -181,18 +172,9 @@ class ChainedScheduler(Composition):
     ----------
     schedulers : sequence of LRScheduler
         The parts, each with base rates of its own, one for each param group or one for all;
-        compositions too. The position of a part plays no role.
+        compositions too. The position of a part is ignored.
     last_epoch : int
         The epoch to begin at.
-
-    Raises
-    ------
-    TypeError, ValueError
-        If an argument is not as described; the message names the element.
-
-    Notes
-    -----
-    The base rate of a part that is itself a :class:`SequentialLR` is that of its first part.
 
     Examples
     --------
@@ -206,17 +188,25 @@ class ChainedScheduler(Composition):
 
     References
     ----------
-    The class of this name in braintools, ``braintools.optim.ChainedScheduler``. PyTorch's chains
-    the steps of its parts instead, which for a part with an ``eta_min`` is no product.
+    ``braintools.optim.ChainedScheduler``. PyTorch's chains the steps of its parts instead.
     """
 
     def __init__(self, schedulers: Sequence[LRScheduler], last_epoch: int = 0) -> None:
         parts = _numbered(schedulers)
         self.schedulers = list(parts.values())
         super().__init__(parts, last_epoch)
+        bases = [part._bases.listed for part in self.schedulers]
+        if any(isinstance(rate, jax.Array) for listed in bases for rate in listed):
+            return
+        if set(bases[0]) == {1} and any(set(listed) != {1} for listed in bases):
+            warnings.warn(
+                "ChainedScheduler uses the base rate of `schedulers[0]`. Reorder the parts.",
+                UserWarning,
+                stacklevel=3,
+            )
 
     @property
-    def stage_boundaries(self) -> Sequence[int]:
+    def stage_boundaries(self) -> Sequence[float]:
         """Those of all parts."""
         return sorted({boundary for part in self.schedulers for boundary in part.stage_boundaries})
 

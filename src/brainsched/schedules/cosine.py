@@ -1,21 +1,20 @@
 """Rates that fall along a cosine: slowly at first, fast half way, slowly at the end."""
 
-from collections.abc import Sequence
 from types import ModuleType
 from typing import Any
 
 import numpy as np
 
-from brainsched import checks
-from brainsched.core.scheduler import LRScheduler
 from brainsched.schedules import schedule_checks
 from brainsched.schedules.curves import Progress, between, cosine, progress
+from brainsched.schedules.floors import FallingLR, GroupRates
+from brainsched.schedules.lengths import length, periods, reached
 from brainsched.schedules.powers import Powers
 from brainsched.schedules.search import Search
-from brainsched.types import BaseLRs, Epochs, LRs, Rate, Rates, epoch_dtype, largest_epoch
+from brainsched.types import BaseLRs, Epochs, LRs, Rates, largest_epoch
 
 
-class CosineAnnealingLR(LRScheduler):
+class CosineAnnealingLR(FallingLR):
     r"""A rate that falls to ``eta_min`` along a cosine, and stays there.
 
     .. math::
@@ -30,17 +29,12 @@ class CosineAnnealingLR(LRScheduler):
     ----------
     base_lr : float or sequence of float
         The first rate, of every param group or one for each.
-    T_max : int
+    T_max : int or float
         The epoch at which the rate reaches ``eta_min``.
-    eta_min : float
-        The last rate, of every param group.
     last_epoch : int
         The epoch to begin at.
-
-    Raises
-    ------
-    TypeError, ValueError
-        If an argument is not as described; the message names it.
+    eta_min, eta_min_ratio : float, sequence or mapping of float; float, optional
+        The last rate, at most the base rate: as a rate, or as a share of each base rate in [0, 1].
 
     Examples
     --------
@@ -57,21 +51,22 @@ class CosineAnnealingLR(LRScheduler):
     def __init__(
         self,
         base_lr: Rates = 1e-3,
-        T_max: int = 50,
-        eta_min: Rate = 0.0,
+        T_max: int | float = 50,
+        eta_min: Rates = 0.0,
         last_epoch: int = 0,
+        *,
+        eta_min_ratio: float | None = None,
     ) -> None:
-        self.T_max = schedule_checks.count("T_max", T_max, least=1)
-        self.eta_min = checks.rate("eta_min", eta_min)
-        super().__init__(base_lr, last_epoch)
+        self.T_max = length("T_max", T_max)
+        super().__init__(base_lr, last_epoch, eta_min, eta_min_ratio)
 
     def formula(self, epoch: Epochs, base_lrs: BaseLRs, xp: ModuleType) -> LRs:
         """Follow the cosine down; see :meth:`LRScheduler.formula`."""
         at = progress(epoch, self.T_max, xp)
-        return between(base_lrs, self.eta_min, cosine(at, xp))
+        return between(base_lrs, self._floor(base_lrs, xp), cosine(at, xp))
 
 
-class CosineAnnealingWarmRestarts(LRScheduler):
+class CosineAnnealingWarmRestarts(FallingLR):
     r"""A rate that falls along a cosine again and again, from the base rate.
 
     .. math::
@@ -86,21 +81,16 @@ class CosineAnnealingWarmRestarts(LRScheduler):
     ----------
     base_lr : float or sequence of float
         The rate at each restart, of every param group or one for each.
-    T_0 : int
+    T_0 : int or float
         How many epochs the first cycle lasts.
     T_mult : int
         How many times longer each cycle is than the one before.
-    eta_min : float
-        The rate that a cycle falls to, of every param group; the restart comes in its place.
     last_epoch : int
         The epoch to begin at.
     decay : float
         How high above ``eta_min`` each restart is, as a share of the one before: in (0, 1].
-
-    Raises
-    ------
-    TypeError, ValueError
-        If an argument is not as described; the message names it.
+    eta_min, eta_min_ratio : float, sequence or mapping of float; float, optional
+        The last rate of a cycle, at most the base rate: as a rate, or as a share of it in [0, 1].
 
     Examples
     --------
@@ -118,25 +108,26 @@ class CosineAnnealingWarmRestarts(LRScheduler):
     def __init__(
         self,
         base_lr: Rates = 1e-3,
-        T_0: int = 10,
+        T_0: int | float = 10,
         T_mult: int = 1,
-        eta_min: Rate = 0.0,
+        eta_min: Rates = 0.0,
         last_epoch: int = 0,
         decay: float = 1.0,
+        *,
+        eta_min_ratio: float | None = None,
     ) -> None:
-        self.T_0 = schedule_checks.count("T_0", T_0, least=1)
+        self.T_0 = length("T_0", T_0)
         self.T_mult = schedule_checks.count("T_mult", T_mult, least=1)
-        self.eta_min = checks.rate("eta_min", eta_min)
         self.decay = schedule_checks.within("decay", decay, "(0, 1]")
         self._powers = Powers(self.decay)
-        starts, lengths = [0], [self.T_0]
+        starts, lengths = [0.0], [self.T_0]
         while self.T_mult > 1 and starts[-1] + lengths[-1] <= largest_epoch():
             starts.append(starts[-1] + lengths[-1])
             lengths.append(lengths[-1] * self.T_mult)
-        self._starts = np.asarray(starts, epoch_dtype())
-        self._restarts = Search(self._starts)
+        self._starts = np.asarray(starts, np.float64)
+        self._restarts = Search(reached(starts))
         self._lengths = np.asarray(lengths, np.float64)
-        super().__init__(base_lr, last_epoch)
+        super().__init__(base_lr, last_epoch, eta_min, eta_min_ratio)
 
     def formula(self, epoch: Epochs, base_lrs: BaseLRs, xp: ModuleType) -> LRs:
         """Follow the cosine of the present cycle; see :meth:`LRScheduler.formula`."""
@@ -149,44 +140,28 @@ class CosineAnnealingWarmRestarts(LRScheduler):
         if self.decay < 1:
             height = self._powers(cycle, xp)
             at = Progress(at.done + at.left * (1 - height), at.left * height)
-        return between(base_lrs, self.eta_min, at)
+        return between(base_lrs, self._floor(base_lrs, xp), at)
 
     @property
-    def T_cur(self) -> "DerivedCount":
-        """The number of epochs since the last restart, as an int; it is no counter."""
-        return DerivedCount(self._cycle(np.asarray(self.epoch, np.float64), np)[1])
+    def T_cur(self) -> float:
+        """The number of epochs since the last restart."""
+        return float(self._cycle(np.asarray(self.epoch, np.float64), np)[1])
 
     @property
-    def T_i(self) -> "DerivedCount":
-        """The number of epochs that the present cycle lasts, as an int."""
-        return DerivedCount(self._cycle(np.asarray(self.epoch, np.float64), np)[2])
+    def T_i(self) -> float:
+        """The number of epochs that the present cycle lasts."""
+        return float(self._cycle(np.asarray(self.epoch, np.float64), np)[2])
 
     def _cycle(self, epoch: Any, xp: ModuleType) -> tuple[Any, Any, Any]:
         """Return which cycle it is, the time since its restart, and its length."""
         if self.T_mult == 1:
-            return epoch.astype(int) // self.T_0, xp.fmod(epoch, self.T_0), self.T_0
+            return *periods(epoch, self.T_0, xp), self.T_0
         cycle = self._restarts(epoch, xp) - 1
-        return cycle, epoch - xp.asarray(self._starts)[cycle], xp.asarray(self._lengths)[cycle]
+        since = xp.maximum(epoch - xp.asarray(self._starts)[cycle], 0.0)
+        return cycle, since, xp.asarray(self._lengths)[cycle]
 
 
-class DerivedCount(int):
-    """An int that follows from the position, with the ``value`` that a State of braintools has."""
-
-    @property
-    def value(self) -> int:
-        """The number."""
-        return int(self)
-
-    @value.setter
-    def value(self, number: int) -> None:
-        if number != self:
-            raise AttributeError(
-                f"this count is {int(self)} because of the position, and cannot be set to "
-                f"{number!r}: go to another epoch with step(epoch)"
-            )
-
-
-class WarmupCosineSchedule(LRScheduler):
+class WarmupCosineSchedule(FallingLR):
     r"""A rate that rises in a straight line, then falls to ``eta_min`` along a cosine.
 
     .. math::
@@ -202,21 +177,17 @@ class WarmupCosineSchedule(LRScheduler):
     ----------
     base_lr : float or sequence of float
         The highest rate, at :math:`t = W`, of every param group or one for each.
-    warmup_steps : int
+    warmup_steps : int or float
         How many epochs, or updates, the rate rises: :math:`W`.
-    total_steps : int
-        The epoch at which the rate reaches ``eta_min``: :math:`T`, above :math:`W`.
-    warmup_start_lr, eta_min : float
-        The first rate, and the last, of every param group. Stepped once an epoch, a first rate of
-        0 trains the whole first epoch at 0: step it once an update, give another rate, or count
-        in updates with ``brainsched.PerUpdate``.
+    total_steps : int or float
+        The epoch at which the rate reaches ``eta_min``: :math:`T`, at least :math:`W`.
+    warmup_start_lr : float, sequence of float, or mapping from str to float
+        The first rate, of every param group or one for each. With 0, stepped once an epoch, the
+        first epoch trains at rate 0: see :class:`WarmupScheduler`.
     last_epoch : int
         The epoch to begin at.
-
-    Raises
-    ------
-    TypeError, ValueError
-        If an argument is not as described; the message names it.
+    eta_min, eta_min_ratio : float, sequence or mapping of float; float, optional
+        The last rate, at most the base rate: as a rate, or as a share of each base rate in [0, 1].
 
     Examples
     --------
@@ -233,27 +204,25 @@ class WarmupCosineSchedule(LRScheduler):
     def __init__(
         self,
         base_lr: Rates = 1e-3,
-        warmup_steps: int = 1000,
-        total_steps: int = 10000,
-        warmup_start_lr: Rate = 0.0,
-        eta_min: Rate = 0.0,
+        warmup_steps: int | float = 1000,
+        total_steps: int | float = 10000,
+        warmup_start_lr: Rates = 0.0,
+        eta_min: Rates = 0.0,
         last_epoch: int = 0,
+        *,
+        eta_min_ratio: float | None = None,
     ) -> None:
-        self.warmup_steps = schedule_checks.count("warmup_steps", warmup_steps, least=0)
-        self.total_steps = schedule_checks.count("total_steps", total_steps, least=1)
-        if self.warmup_steps >= self.total_steps:
+        self.warmup_steps = length("warmup_steps", warmup_steps, or_zero=True)
+        self.total_steps = length("total_steps", total_steps)
+        if self.warmup_steps > self.total_steps:
             raise ValueError(
-                f"warmup_steps must be less than total_steps, which is {self.total_steps}, "
+                f"warmup_steps must be at most total_steps, which is {self.total_steps}, "
                 f"got {self.warmup_steps}"
             )
-        self.warmup_start_lr = checks.rate("warmup_start_lr", warmup_start_lr)
-        self.eta_min = checks.rate("eta_min", eta_min)
-        super().__init__(base_lr, last_epoch)
-
-    @property
-    def stage_boundaries(self) -> Sequence[int]:
-        """The epoch at which the rise ends."""
-        return [self.warmup_steps]
+        self.warmup_start_lr = warmup_start_lr
+        self._boundaries = [self.warmup_steps]
+        self._start = GroupRates("warmup_start_lr", warmup_start_lr, base_lr)
+        super().__init__(base_lr, last_epoch, eta_min, eta_min_ratio)
 
     def formula(self, epoch: Epochs, base_lrs: BaseLRs, xp: ModuleType) -> LRs:
         """Rise, then follow the cosine down; see :meth:`LRScheduler.formula`."""
@@ -261,6 +230,6 @@ class WarmupCosineSchedule(LRScheduler):
         fall = progress(epoch - self.warmup_steps, self.total_steps - self.warmup_steps, xp)
         return xp.where(
             epoch < self.warmup_steps,
-            between(self.warmup_start_lr, base_lrs, rise),
-            between(base_lrs, self.eta_min, cosine(fall, xp)),
+            between(self._start(base_lrs, xp), base_lrs, rise),
+            between(base_lrs, self._floor(base_lrs, xp), cosine(fall, xp)),
         )

@@ -59,3 +59,21 @@ def root(at: Progress, xp: ModuleType) -> Progress:
     """
     done = xp.sqrt(at.done)
     return Progress(done, at.left / (1 + done))
+
+
+def polynomial(at: Progress, power: float) -> Progress:
+    """Bend the shares to a power of the share that is left."""
+    left = at.left**power
+    return Progress(1 - left, left)
+
+
+_STRATEGIES = {"linear": linear, "cos": cosine, "sqrt": root}
+STRATEGIES = [*_STRATEGIES, "exponential", "polynomial"]
+
+
+def fall(start: Any, end: Any, at: Progress, strategy: str, power: float, xp: ModuleType) -> Array:
+    """Return the rate on the way from ``start`` to ``end`` by one of ``STRATEGIES``."""
+    if strategy == "exponential":
+        return start**at.left * end**at.done
+    bent = polynomial(at, power) if strategy == "polynomial" else _STRATEGIES[strategy](at, xp)
+    return between(start, end, bent)

@@ -4,13 +4,11 @@ from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
-import numpy as np
-
-from brainsched import checks
-from brainsched.core.base_rates import BaseRates
 from brainsched.core.scheduler import LRScheduler
 from brainsched.schedules import schedule_checks
 from brainsched.schedules.curves import between, cosine, linear, progress
+from brainsched.schedules.floors import FallingLR, GroupRates
+from brainsched.schedules.lengths import length, periods
 from brainsched.schedules.powers import Powers
 from brainsched.schedules.user_function import evaluate
 from brainsched.types import BaseLRs, Epochs, LRs, Rates
@@ -32,7 +30,7 @@ class CyclicLR(LRScheduler):
     ----------
     base_lr, max_lr : float or sequence of float
         The lowest and the highest rate, of every param group or one for each.
-    step_size_up, step_size_down : int
+    step_size_up, step_size_down : int or float
         How long it rises and falls; None for both the same, as always in braintools 0.3.0.
     mode, gamma : {'triangular', 'triangular2', 'exp_range'}, float
         What becomes of the height of the cycles; :math:`\gamma` is in (0, 1].
@@ -42,11 +40,6 @@ class CyclicLR(LRScheduler):
         What number: that of the cycle, from 1.0, or the epoch.
     last_epoch : int
         The epoch to begin at.
-
-    Raises
-    ------
-    TypeError, ValueError
-        If an argument is not as described; the message names it.
 
     Examples
     --------
@@ -64,8 +57,8 @@ class CyclicLR(LRScheduler):
         self,
         base_lr: Rates = 1e-3,
         max_lr: Rates = 1e-2,
-        step_size_up: int = 2000,
-        step_size_down: int | None = None,
+        step_size_up: int | float = 2000,
+        step_size_down: int | float | None = None,
         mode: str = "triangular",
         gamma: float = 1.0,
         scale_fn: Callable[[Any], Any] | None = None,
@@ -73,16 +66,11 @@ class CyclicLR(LRScheduler):
         last_epoch: int = 0,
     ) -> None:
         self.max_lr = max_lr
-        self._max_lrs = BaseRates(tuple(checks.base_rates("max_lr", max_lr, base_lr)))
-        self.step_size_up = schedule_checks.count("step_size_up", step_size_up, least=1)
-        self.step_size_down = (
-            self.step_size_up
-            if step_size_down is None
-            else schedule_checks.count("step_size_down", step_size_down, least=1)
-        )
-        self._period = schedule_checks.count(
-            "step_size_up + step_size_down", self.step_size_up + self.step_size_down, least=2
-        )
+        self._top = GroupRates("max_lr", max_lr, base_lr)
+        self.step_size_up = length("step_size_up", step_size_up)
+        down = step_size_up if step_size_down is None else step_size_down
+        self.step_size_down = length("step_size_down", down)
+        self._period = self.step_size_up + self.step_size_down
         modes = ["triangular", "triangular2", "exp_range"]
         self.mode = schedule_checks.one_of("mode", mode, modes)
         self.gamma = schedule_checks.within("gamma", gamma, "(0, 1]")
@@ -93,16 +81,13 @@ class CyclicLR(LRScheduler):
 
     def formula(self, epoch: Epochs, base_lrs: BaseLRs, xp: ModuleType) -> LRs:
         """Rise and fall, and scale; see :meth:`LRScheduler.formula`."""
-        max_lrs = self._max_lrs.first(len(base_lrs))
-        top = xp.stack([xp.asarray(rate, np.float64) for rate in max_lrs])
-        position = xp.fmod(epoch, self._period)
+        cycle, position = periods(epoch, self._period, xp)
         rise = progress(position, self.step_size_up, xp).done
         fall = progress(position - self.step_size_up, self.step_size_down, xp).left
-        height = rise * fall * self._scale(epoch, xp)
-        return base_lrs * (1 - height) + top * height
+        height = rise * fall * self._scale(epoch, cycle, xp)
+        return base_lrs * (1 - height) + self._top(base_lrs, xp) * height
 
-    def _scale(self, epoch: Epochs, xp: ModuleType) -> Any:
-        cycle = epoch.astype(int) // self._period
+    def _scale(self, epoch: Epochs, cycle: Any, xp: ModuleType) -> Any:
         if self.scale_fn is not None:
             counts = epoch if self.scale_mode == "iterations" else cycle + 1.0
             return evaluate("scale_fn", self.scale_fn, counts)
@@ -113,7 +98,7 @@ class CyclicLR(LRScheduler):
         return self.gamma ** xp.minimum(epoch, self._powers.last)
 
 
-class OneCycleLR(LRScheduler):
+class OneCycleLR(FallingLR):
     r"""A rate that rises to ``max_lr`` once, and falls to far below where it began.
 
     .. math::
@@ -131,7 +116,7 @@ class OneCycleLR(LRScheduler):
     ----------
     max_lr : float or sequence of float
         The highest rate, of every param group or one for each: here the base rate is this.
-    total_steps : int, optional
+    total_steps : int or float, optional
         The epoch of the last rate, :math:`T`. Default: ``epochs * steps_per_epoch``.
     epochs, steps_per_epoch : int, optional
         Needed together where ``total_steps`` is not given.
@@ -143,11 +128,10 @@ class OneCycleLR(LRScheduler):
         How many times higher ``max_lr`` is than the first and the last rate: 1 or more.
     last_epoch : int
         The epoch to begin at.
-
-    Raises
-    ------
-    TypeError, ValueError
-        If an argument is not as described; the message names it.
+    eta_min : float, sequence of float, or mapping from str to float, optional
+        The last rate itself, instead of that by ``final_div_factor``: at most ``max_lr``.
+    eta_min_ratio : float, optional
+        The same as a share of each group's ``max_lr``, in [0, 1].
 
     Examples
     --------
@@ -164,17 +148,20 @@ class OneCycleLR(LRScheduler):
     def __init__(
         self,
         max_lr: Rates = 1e-2,
-        total_steps: int | None = None,
-        epochs: int | None = None,
-        steps_per_epoch: int | None = None,
+        total_steps: int | float | None = None,
+        epochs: int | float | None = None,
+        steps_per_epoch: int | float | None = None,
         pct_start: float = 0.3,
         anneal_strategy: str = "cos",
         div_factor: float = 25.0,
         final_div_factor: float = 1e4,
         last_epoch: int = 0,
+        *,
+        eta_min: Rates | None = None,
+        eta_min_ratio: float | None = None,
     ) -> None:
-        checks.base_rates("max_lr", max_lr)
         self.max_lr = max_lr
+        GroupRates("max_lr", max_lr, max_lr)  # under that name, should a rate be wrong
         self.epochs, self.steps_per_epoch = epochs, steps_per_epoch
         self.total_steps = _total_steps(total_steps, epochs, steps_per_epoch)
         self.pct_start = schedule_checks.within("pct_start", pct_start, "(0, 1)")
@@ -185,28 +172,27 @@ class OneCycleLR(LRScheduler):
         self.final_div_factor = schedule_checks.within(
             "final_div_factor", final_div_factor, "[1, inf)"
         )
-        super().__init__(max_lr, last_epoch)
+        self._by_factor = eta_min is None and eta_min_ratio is None
+        super().__init__(max_lr, last_epoch, eta_min, eta_min_ratio)
 
     def formula(self, epoch: Epochs, base_lrs: BaseLRs, xp: ModuleType) -> LRs:
         """Rise, then anneal; see :meth:`LRScheduler.formula`."""
         peak = self.pct_start * self.total_steps
         rise = progress(epoch, peak, xp)
         fall = progress(epoch - peak, self.total_steps - peak, xp)
-        anneal = ANNEALINGS[self.anneal_strategy]
+        by_factor = base_lrs * (1 / self.final_div_factor)
+        last = by_factor if self._by_factor else self._floor(base_lrs, xp)
         return xp.where(
             epoch < peak,
             between(base_lrs * (1 / self.div_factor), base_lrs, rise),
-            between(base_lrs, base_lrs * (1 / self.final_div_factor), anneal(fall, xp)),
+            between(base_lrs, last, ANNEALINGS[self.anneal_strategy](fall, xp)),
         )
 
 
-def _total_steps(total_steps: Any, epochs: Any, steps_per_epoch: Any) -> int:
-    if total_steps is None and (epochs is None or steps_per_epoch is None):
+def _total_steps(total_steps: Any, epochs: Any, steps_per_epoch: Any) -> float:
+    if total_steps is not None:
+        return length("total_steps", total_steps)
+    if epochs is None or steps_per_epoch is None:
         raise ValueError("OneCycleLR needs total_steps, or both epochs and steps_per_epoch")
-    if epochs is not None:
-        epochs = schedule_checks.count("epochs", epochs, least=1)
-    if steps_per_epoch is not None:
-        steps_per_epoch = schedule_checks.count("steps_per_epoch", steps_per_epoch, least=1)
-    if total_steps is None:
-        return schedule_checks.count("epochs * steps_per_epoch", epochs * steps_per_epoch, least=1)
-    return schedule_checks.count("total_steps", total_steps, least=1)
+    product = length("epochs", epochs) * length("steps_per_epoch", steps_per_epoch)
+    return length("epochs * steps_per_epoch", product)

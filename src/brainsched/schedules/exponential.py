@@ -5,11 +5,13 @@ from types import ModuleType
 from brainsched import checks
 from brainsched.core.scheduler import LRScheduler
 from brainsched.schedules import schedule_checks
+from brainsched.schedules.floors import FallingLR, Floor, GroupRates
+from brainsched.schedules.lengths import length, periods
 from brainsched.schedules.powers import Powers
-from brainsched.types import BaseLRs, Epochs, LRs, Rate, Rates
+from brainsched.types import BaseLRs, Epochs, LRs, Rates
 
 
-class ExponentialLR(LRScheduler):
+class ExponentialLR(FallingLR):
     r"""A rate that is multiplied by ``gamma`` at every epoch.
 
     .. math::
@@ -25,11 +27,8 @@ class ExponentialLR(LRScheduler):
         :class:`ExponentialDecayLR`.
     last_epoch : int
         The epoch to begin at.
-
-    Raises
-    ------
-    TypeError, ValueError
-        If an argument is not as described; the message names it.
+    eta_min, eta_min_ratio : float, sequence or mapping of float; float, optional
+        Lower bound, at most the base rate: as a rate, or as a share of each base rate in [0, 1].
 
     Examples
     --------
@@ -42,17 +41,26 @@ class ExponentialLR(LRScheduler):
     Bottou, "Stochastic Gradient Descent Tricks", Neural Networks: Tricks of the Trade, 2012.
     """
 
-    def __init__(self, base_lr: Rates = 1e-3, gamma: float = 0.95, last_epoch: int = 0) -> None:
+    def __init__(
+        self,
+        base_lr: Rates = 1e-3,
+        gamma: float = 0.95,
+        last_epoch: int = 0,
+        *,
+        eta_min: Rates = 0.0,
+        eta_min_ratio: float | None = None,
+    ) -> None:
         self.gamma = schedule_checks.within("gamma", gamma, "(0, 1]")
         self._last = Powers(self.gamma).last
-        super().__init__(base_lr, last_epoch)
+        super().__init__(base_lr, last_epoch, eta_min, eta_min_ratio)
 
     def formula(self, epoch: Epochs, base_lrs: BaseLRs, xp: ModuleType) -> LRs:
         """Raise to the power; see :meth:`LRScheduler.formula`."""
-        return base_lrs * self.gamma ** xp.minimum(epoch, self._last)
+        rates = base_lrs * self.gamma ** xp.minimum(epoch, self._last)
+        return self._above_floor(rates, base_lrs, xp)
 
 
-class ExponentialDecayLR(LRScheduler):
+class ExponentialDecayLR(FallingLR):
     r"""A rate that is multiplied by ``decay_rate`` every ``decay_steps`` steps, or on the way.
 
     .. math::
@@ -64,23 +72,21 @@ class ExponentialDecayLR(LRScheduler):
     ----------
     base_lr : float or sequence of float
         The first rate, of every param group or one for each.
-    decay_steps : int
+    decay_steps : int or float
         In how many epochs, or updates, the rate changes by ``decay_rate``.
     decay_rate : float
         The factor :math:`r`, above 0. Above 1 the rate grows, at most to the largest float32.
-    transition_begin : int
+    transition_begin : int or float
         The epoch up to which the rate stays as it is.
     staircase : bool
         Whether the exponent is rounded down, so that the rate changes in steps.
-    end_value : float, optional
-        The lowest rate with a ``decay_rate`` below 1, else the highest.
+    end_value : float, sequence of float, or mapping from str to float, optional
+        With a ``decay_rate`` below 1 the lowest rate, of every param group or one for each: at
+        most its base rate. Otherwise the highest.
     last_epoch : int
         The epoch to begin at.
-
-    Raises
-    ------
-    TypeError, ValueError
-        If an argument is not as described; the message names it.
+    end_value_ratio : float, optional
+        The lowest rate as a share of each group's base rate, in [0, 1], instead of ``end_value``.
 
     Examples
     --------
@@ -97,32 +103,35 @@ class ExponentialDecayLR(LRScheduler):
     def __init__(
         self,
         base_lr: Rates = 1e-3,
-        decay_steps: int = 1000,
+        decay_steps: int | float = 1000,
         decay_rate: float = 0.96,
-        transition_begin: int = 0,
+        transition_begin: int | float = 0,
         staircase: bool = False,
-        end_value: Rate | None = None,
+        end_value: Rates | None = None,
         last_epoch: int = 0,
+        *,
+        end_value_ratio: float | None = None,
     ) -> None:
-        self.decay_steps = schedule_checks.count("decay_steps", decay_steps, least=1)
+        self.decay_steps = length("decay_steps", decay_steps)
         self.decay_rate = schedule_checks.within("decay_rate", decay_rate, "(0, inf)")
-        self.transition_begin = schedule_checks.count("transition_begin", transition_begin, least=0)
+        self.transition_begin = length("transition_begin", transition_begin, or_zero=True)
         self.staircase = schedule_checks.flag("staircase", staircase)
-        self.end_value = None if end_value is None else checks.rate("end_value", end_value)
+        self.end_value, self.end_value_ratio = end_value, end_value_ratio
+        grows = self.decay_rate >= 1
+        floor = 0.0 if grows or end_value is None else end_value
+        ceiling = end_value if grows and end_value is not None else checks.LARGEST_RATE
+        self._floor = Floor("end_value", floor, end_value_ratio, base_lr)
+        self._ceiling = GroupRates("end_value", ceiling, base_lr)
         self._powers = Powers(self.decay_rate)
-        super().__init__(base_lr, last_epoch)
+        LRScheduler.__init__(self, base_lr, last_epoch)
 
     def formula(self, epoch: Epochs, base_lrs: BaseLRs, xp: ModuleType) -> LRs:
         """Raise to the power and bound; see :meth:`LRScheduler.formula`."""
         steps = xp.maximum(epoch - self.transition_begin, 0)
         if self.staircase:
-            factors = self._powers(steps.astype(int) // self.decay_steps, xp)
+            factors = self._powers(periods(steps, self.decay_steps, xp)[0], xp)
         else:
             exponents = xp.minimum(steps * (1 / self.decay_steps), self._powers.last)
             factors = self.decay_rate**exponents
-        rates = base_lrs * factors
-        if self.end_value is not None and self.decay_rate < 1:
-            return xp.maximum(rates, self.end_value)
-        if self.end_value is not None:
-            return xp.minimum(rates, self.end_value)
-        return xp.minimum(rates, checks.LARGEST_RATE)
+        rates = xp.minimum(base_lrs * factors, self._ceiling(base_lrs, xp))
+        return self._above_floor(rates, base_lrs, xp)

@@ -1,12 +1,14 @@
 """A plan with another end: the rest of a schedule, stretched."""
 
+import math
 from collections.abc import Sequence
+from fractions import Fraction
 from types import ModuleType
 from typing import Any
 
 from brainsched.core.scheduler import LRScheduler
-from brainsched.schedules import schedule_checks
 from brainsched.schedules.composition import Composition
+from brainsched.schedules.lengths import length, quotient
 from brainsched.types import Epochs, LRs
 
 
@@ -27,29 +29,15 @@ class Extension(Composition):
     Parameters
     ----------
     scheduler : LRScheduler
-        The old schedule; a composition, too. Its position plays no role.
-    at : int
+        The old schedule; a composition, too.
+    at : int or float
         The last epoch of the old schedule: the present one, of a run that is to be extended.
-    end : int
+    end : int or float
         The epoch at which the old schedule ends, after ``at``: the ``T_max`` of a cosine.
-    new_end : int
+    new_end : int or float
         The epoch at which it is to end, after ``at``.
-    last_epoch : int
-        The epoch to begin at.
-
-    Raises
-    ------
-    TypeError, ValueError
-        If an argument is not as described; the message names it.
-
-    See Also
-    --------
-    rewarm : Up again, and then a ``cooldown``, for a run that has ended.
-
-    Notes
-    -----
-    A cosine with the new ``T_max`` from its start would be at another rate at ``at``, and the run
-    would jump there.
+    last_epoch : int, optional
+        The epoch to begin at. Default: the present one of ``scheduler``.
 
     Examples
     --------
@@ -61,31 +49,37 @@ class Extension(Composition):
     """
 
     def __init__(
-        self, scheduler: LRScheduler, at: int, end: int, new_end: int, last_epoch: int = 0
+        self,
+        scheduler: LRScheduler,
+        at: int | float,
+        end: int | float,
+        new_end: int | float,
+        last_epoch: int | None = None,
     ) -> None:
         self.scheduler = self._trunk = scheduler
-        self.at = schedule_checks.count("at", at, least=0)
-        self.end = schedule_checks.count("end", end, least=0)
-        if self.end <= self.at:
-            raise ValueError(
-                f"end must come after at, which is {self.at}, got {self.end}: nothing is left to "
-                f"stretch; after the end use rewarm, and then cooldown"
-            )
-        self.new_end = schedule_checks.count("new_end", new_end, least=self.at + 1)
+        self.at = length("at", at, or_zero=True)
+        self.end = length("end", end, or_zero=True)
+        self.new_end = length("new_end", new_end, or_zero=True)
+        for name, value in (("end", self.end), ("new_end", self.new_end)):
+            if value <= self.at:
+                raise ValueError(
+                    f"{name} must come after at, which is {self.at}, got {value}: after the end "
+                    f"of a schedule use rewarm, and then cooldown"
+                )
         super().__init__({"scheduler": scheduler}, last_epoch)
 
     @property
-    def stage_boundaries(self) -> Sequence[int]:
+    def stage_boundaries(self) -> Sequence[float]:
         """Those of the old schedule, each at the first epoch that reaches it."""
         return [self._reaches(boundary) for boundary in self.scheduler.stage_boundaries]
 
-    def _reaches(self, boundary: int) -> int:
+    def _reaches(self, boundary: float) -> float:
         if boundary <= self.at:
             return boundary
         if boundary >= self.end:
             return boundary - self.end + self.new_end
-        numerator = (boundary - self.at) * (self.new_end - self.at)
-        return self.at - (-numerator // (self.end - self.at))  # rounded up
+        stretch = Fraction(self.new_end - self.at) / Fraction(self.end - self.at)
+        return math.ceil(self.at + Fraction(boundary - self.at) * stretch)
 
     def formula(self, epoch: Epochs, base_lrs: Any, xp: ModuleType) -> LRs:
         """Evaluate the old schedule at another time; see :meth:`LRScheduler.formula`."""
@@ -93,6 +87,6 @@ class Extension(Composition):
         since = xp.clip(epoch - self.at, 0.0, float(new_left))
         before = xp.minimum(epoch, float(self.at))
         after = xp.maximum(epoch - self.new_end, 0.0)
-        old_epoch = before + since * left / new_left + after
+        old_epoch = before + quotient(since * left, new_left) + after
         (bases,) = base_lrs
         return self.scheduler.formula(old_epoch, bases, xp)

@@ -1,16 +1,15 @@
 """Rates that fall like one over the time, or over its square root."""
 
-from collections.abc import Sequence
 from types import ModuleType
 
-from brainsched import checks
-from brainsched.core.scheduler import LRScheduler
 from brainsched.schedules import schedule_checks
 from brainsched.schedules.curves import between, progress
-from brainsched.types import BaseLRs, Epochs, LRs, Rate, Rates
+from brainsched.schedules.floors import FallingLR, GroupRates
+from brainsched.schedules.lengths import length, periods
+from brainsched.types import BaseLRs, Epochs, LRs, Rates
 
 
-class InverseSqrtLR(LRScheduler):
+class InverseSqrtLR(FallingLR):
     r"""A rate that rises in a straight line, then falls like one over the square root of time.
 
     .. math::
@@ -20,29 +19,24 @@ class InverseSqrtLR(LRScheduler):
             \eta_\text{base} \sqrt{\tau / (t - W + \tau)} & \text{otherwise}
         \end{cases}
 
-    With :math:`\tau = W`, the default, that is the Transformer's schedule, whose highest rate is
-    :math:`1 / \sqrt{d W}` there. The arguments are those of ``get_inverse_sqrt_schedule`` in
-    Hugging Face's transformers.
+    With :math:`\tau = W`, the default, that is the Transformer's schedule.
 
     Parameters
     ----------
     base_lr : float or sequence of float
         The highest rate, at :math:`t = W`, of every param group or one for each.
-    warmup_steps : int
+    warmup_steps : int or float
         How many epochs, or updates, the rate rises: :math:`W`.
-    timescale : int, optional
+    timescale : int or float, optional
         How long after :math:`W` the rate is :math:`1 / \sqrt{2}` of its highest: :math:`\tau`.
         Default: ``warmup_steps``, or 10,000 without a warm-up.
-    warmup_start_lr : float
-        The first rate, of every param group. With 0, stepped once an epoch, the first epoch trains
-        at rate 0: see :class:`WarmupScheduler`.
+    warmup_start_lr : float, sequence of float, or mapping from str to float
+        The first rate, of every param group or one for each. With 0, stepped once an epoch, the
+        first epoch trains at rate 0: see :class:`WarmupScheduler`.
     last_epoch : int
         The epoch to begin at.
-
-    Raises
-    ------
-    TypeError, ValueError
-        If an argument is not as described; the message names it.
+    eta_min, eta_min_ratio : float, sequence or mapping of float; float, optional
+        Lower bound of the fall, at most the base rate: as a rate, or as a share of it in [0, 1].
 
     Examples
     --------
@@ -59,37 +53,35 @@ class InverseSqrtLR(LRScheduler):
     def __init__(
         self,
         base_lr: Rates = 1e-3,
-        warmup_steps: int = 1000,
-        timescale: int | None = None,
-        warmup_start_lr: Rate = 0.0,
+        warmup_steps: int | float = 1000,
+        timescale: int | float | None = None,
+        warmup_start_lr: Rates = 0.0,
         last_epoch: int = 0,
+        *,
+        eta_min: Rates = 0.0,
+        eta_min_ratio: float | None = None,
     ) -> None:
-        self.warmup_steps = schedule_checks.count("warmup_steps", warmup_steps, least=0)
-        self.timescale = (
-            self.warmup_steps or 10_000
-            if timescale is None
-            else schedule_checks.count("timescale", timescale, least=1)
-        )
-        self.warmup_start_lr = checks.rate("warmup_start_lr", warmup_start_lr)
-        super().__init__(base_lr, last_epoch)
-
-    @property
-    def stage_boundaries(self) -> Sequence[int]:
-        """The epoch at which the rise ends."""
-        return [self.warmup_steps]
+        self.warmup_steps = length("warmup_steps", warmup_steps, or_zero=True)
+        default = self.warmup_steps or 10_000
+        self.timescale = length("timescale", default if timescale is None else timescale)
+        self.warmup_start_lr = warmup_start_lr
+        self._boundaries = [self.warmup_steps]
+        self._start = GroupRates("warmup_start_lr", warmup_start_lr, base_lr)
+        super().__init__(base_lr, last_epoch, eta_min, eta_min_ratio)
 
     def formula(self, epoch: Epochs, base_lrs: BaseLRs, xp: ModuleType) -> LRs:
         """Rise, then divide by the square root; see :meth:`LRScheduler.formula`."""
         rise = progress(epoch, self.warmup_steps, xp)
         since = xp.maximum(epoch - self.warmup_steps, 0.0)
+        fall = base_lrs * xp.sqrt(self.timescale / (since + self.timescale))
         return xp.where(
             epoch < self.warmup_steps,
-            between(self.warmup_start_lr, base_lrs, rise),
-            base_lrs * xp.sqrt(self.timescale / (since + self.timescale)),
+            between(self._start(base_lrs, xp), base_lrs, rise),
+            self._above_floor(fall, base_lrs, xp),
         )
 
 
-class InverseTimeDecayLR(LRScheduler):
+class InverseTimeDecayLR(FallingLR):
     r"""A rate that is divided by a number that grows in a straight line, or in steps.
 
     .. math::
@@ -100,7 +92,7 @@ class InverseTimeDecayLR(LRScheduler):
     ----------
     base_lr : float or sequence of float
         The first rate, of every param group or one for each.
-    decay_steps : int
+    decay_steps : int or float
         In how many epochs, or updates, the divisor grows by ``decay_rate``.
     decay_rate : float
         What the divisor grows by: :math:`r`, 0 or more. With 1 the rate is a half, a third, a
@@ -109,11 +101,8 @@ class InverseTimeDecayLR(LRScheduler):
         Whether :math:`t / \text{decay\_steps}` is rounded down, so that the rate changes in steps.
     last_epoch : int
         The epoch to begin at.
-
-    Raises
-    ------
-    TypeError, ValueError
-        If an argument is not as described; the message names it.
+    eta_min, eta_min_ratio : float, sequence or mapping of float; float, optional
+        Lower bound, at most the base rate: as a rate, or as a share of each base rate in [0, 1].
 
     Examples
     --------
@@ -131,20 +120,24 @@ class InverseTimeDecayLR(LRScheduler):
     def __init__(
         self,
         base_lr: Rates = 1e-3,
-        decay_steps: int = 1000,
+        decay_steps: int | float = 1000,
         decay_rate: float = 1.0,
         staircase: bool = False,
         last_epoch: int = 0,
+        *,
+        eta_min: Rates = 0.0,
+        eta_min_ratio: float | None = None,
     ) -> None:
-        self.decay_steps = schedule_checks.count("decay_steps", decay_steps, least=1)
+        self.decay_steps = length("decay_steps", decay_steps)
         self.decay_rate = schedule_checks.within("decay_rate", decay_rate, "[0, inf)")
         self.staircase = schedule_checks.flag("staircase", staircase)
-        super().__init__(base_lr, last_epoch)
+        super().__init__(base_lr, last_epoch, eta_min, eta_min_ratio)
 
     def formula(self, epoch: Epochs, base_lrs: BaseLRs, xp: ModuleType) -> LRs:
         """Divide by the divisor of the epoch; see :meth:`LRScheduler.formula`."""
         if self.staircase:
-            times = epoch.astype(int) // self.decay_steps
+            times, _ = periods(epoch, self.decay_steps, xp)
         else:
             times = epoch * (1 / self.decay_steps)
-        return base_lrs / (1 + self.decay_rate * times)
+        rates = base_lrs / (1 + self.decay_rate * times)
+        return self._above_floor(rates, base_lrs, xp)

@@ -23,21 +23,10 @@ class LambdaLR(LRScheduler):
         The rate at multiplier 1, of every param group or one for each.
     lr_lambda : callable, or sequence of callable
         From the epoch, a float64 scalar, to the multiplier: one function for all param groups,
-        or one for each. JAX traces it, on the host too: ``jnp.where`` in the place of ``if``, and
-        ``epoch.astype(int)`` for an index.
+        or one for each. JAX traces it, on the host too: ``jnp.where`` instead of ``if``, and
+        ``epoch.astype(int)`` for an index. On the host a negative multiplier raises.
     last_epoch : int
         The epoch to begin at.
-
-    Raises
-    ------
-    TypeError, ValueError
-        If an argument is not as described, or if ``lr_lambda`` returns anything but one number.
-
-    Notes
-    -----
-    It is calculated with 64-bit types. What it returns must be finite and not negative: on the host
-    anything else raises when its epoch comes. In compiled code, which cannot raise, a rate below 0
-    is 0.
 
     Examples
     --------

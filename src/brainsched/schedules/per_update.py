@@ -6,10 +6,10 @@ from fractions import Fraction
 from types import ModuleType
 from typing import Any
 
-from brainsched import checks
 from brainsched.core.scheduler import LRScheduler
 from brainsched.schedules import schedule_checks
 from brainsched.schedules.composition import Composition
+from brainsched.schedules.lengths import length, quotient
 from brainsched.types import Epochs, LRs
 
 
@@ -32,20 +32,9 @@ class PerUpdate(Composition):
     steps_per_epoch : float
         How many updates make an epoch of the part; ``len(data) / batch_size`` need not be whole.
     staircase : bool
-        Hold the rate of the part's last whole epoch until the next begins: :math:`\lfloor n / s
-        \rfloor` in the place of :math:`n / s`.
+        Hold the rate of the part's last whole epoch until the next begins.
     last_epoch : int
         The update to begin at.
-
-    Raises
-    ------
-    TypeError, ValueError
-        If an argument is not as described; the message names it.
-
-    Notes
-    -----
-    The quotient is that of the count and ``steps_per_epoch``, rounded once to float64. A number
-    that is not whole counts as the nearest fraction with a denominator of at most a million.
 
     Examples
     --------
@@ -62,32 +51,26 @@ class PerUpdate(Composition):
     def __init__(
         self,
         scheduler: LRScheduler,
-        steps_per_epoch: float,
+        steps_per_epoch: int | float,
         staircase: bool = False,
         last_epoch: int = 0,
     ) -> None:
         self.scheduler = scheduler
-        number = checks.number("steps_per_epoch", steps_per_epoch)
-        self._steps = Fraction(number).limit_denominator(1_000_000)
-        if not self._steps:
-            raise ValueError(f"steps_per_epoch must be above 0, got {steps_per_epoch!r}")
-        self.steps_per_epoch = int(number) if number.is_integer() else number
+        self.steps_per_epoch: Any = length("steps_per_epoch", steps_per_epoch)
+        self._steps = Fraction(self.steps_per_epoch).limit_denominator(1_000_000)
         self.staircase = schedule_checks.flag("staircase", staircase)
         super().__init__({"scheduler": scheduler}, last_epoch)
 
     @property
-    def stage_boundaries(self) -> Sequence[int]:
+    def stage_boundaries(self) -> Sequence[float]:
         """Those of the part, in updates."""
-        boundaries = self.scheduler.stage_boundaries
-        return [math.ceil(boundary * self._steps) for boundary in boundaries]
+        boundaries = map(Fraction, self.scheduler.stage_boundaries)
+        return [math.ceil(at.limit_denominator(1_000_000) * self._steps) for at in boundaries]
 
     def formula(self, epoch: Epochs, base_lrs: Any, xp: ModuleType) -> LRs:
         """Evaluate the part at the quotient; see :meth:`LRScheduler.formula`."""
         updates = epoch * self._steps.denominator  # exact: both are integers
-        # XLA turns a division by a constant into a product with its reciprocal, and 49 * (1 / 49)
-        # is below 1: the stage at epoch 1 would come an update late (jax 0.10.2). So the divisor
-        # is made to depend on the dividend; XLA keeps 0 * x, which may be NaN.
-        part_epoch = updates / (self._steps.numerator + 0.0 * updates)
+        part_epoch = quotient(updates, self._steps.numerator)
         if self.staircase:
             part_epoch = xp.floor(part_epoch)
         (bases,) = base_lrs

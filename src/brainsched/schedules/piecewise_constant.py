@@ -1,12 +1,18 @@
 """Rates that stay the same within a stage and change at its boundaries."""
 
+import warnings
 from collections.abc import Sequence
 from types import ModuleType
 from typing import Self
 
+import jax
+import numpy as np
+
 from brainsched import checks
+from brainsched.core.evaluation import Bases
 from brainsched.core.scheduler import LRScheduler
-from brainsched.schedules import multipliers
+from brainsched.schedules.lengths import boundaries as checked_boundaries
+from brainsched.schedules.lengths import reached
 from brainsched.schedules.search import Search
 from brainsched.types import Array, BaseLRs, Epochs, LRs, Rates
 
@@ -24,7 +30,7 @@ class PiecewiseConstantSchedule(LRScheduler):
     ----------
     base_lr : float or sequence of float
         The rate at multiplier 1, of every param group or one for each.
-    boundaries : sequence of int, optional
+    boundaries : sequence of int or float, optional
         The epochs at which a new stage begins, ascending. Default: ``[1000, 2000]``.
     values : sequence of float, or of rows of float, optional
         The multiplier of each stage: one more than there are boundaries. With a row for each
@@ -34,21 +40,11 @@ class PiecewiseConstantSchedule(LRScheduler):
     last_epoch : int
         The epoch to begin at.
 
-    Raises
-    ------
-    TypeError, ValueError
-        If an argument is not as described; the message names the element.
-
     Notes
     -----
-    ``values`` are multipliers, as braintools documents its class of this name up to version 0.1.10.
-    The code there takes them for rates and ignores ``base_lr``, and from 0.2.0 on its documentation
-    says so, too: what was written for it is :meth:`from_rates` here. A warning says where
-    ``values`` seem to be rates: where the largest is not 1, and is the largest base rate, or
-    ``base_lr`` was not given.
-
-    ``base_lr`` and ``values`` may be traced or device arrays, to sweep schedules with ``vmap`` or
-    to tune them by gradient.
+    ``values`` are multipliers, as braintools documented its class of this name up to version
+    0.1.10. What was written for its code, which takes them for rates, is :meth:`from_rates` here.
+    ``base_lr`` and ``values`` may be traced or device arrays.
 
     Examples
     --------
@@ -62,53 +58,37 @@ class PiecewiseConstantSchedule(LRScheduler):
     def __init__(
         self,
         base_lr: Rates = 1e-3,
-        boundaries: Sequence[int] | Array | None = None,
+        boundaries: Sequence[int | float] | Array | None = None,
         values: Sequence[float] | Sequence[Sequence[float]] | Array | None = None,
         last_epoch: int = 0,
     ) -> None:
         self.boundaries = [1000, 2000] if boundaries is None else boundaries
         self.values = [1.0, 0.1, 0.01] if values is None else values
-        self._boundaries = checks.boundaries("boundaries", self.boundaries)
-        self._stages = Search(self._boundaries)
+        self._boundaries = checked_boundaries("boundaries", self.boundaries)
+        self._stages = Search(reached(self._boundaries))
         table = checks.table("values", self.values, len(self._boundaries), more=1)
         self.max_groups = table.shape[1] if table.ndim == 2 else None
         self._multipliers = table if table.ndim == 2 else table[:, None]
         super().__init__(base_lr, last_epoch)
-        multipliers.warn_if_rates(
-            self,
-            "values",
-            self._multipliers,
-            f"use {type(self).__name__}.from_rates(boundaries, rates), or base_lr=1.0",
-        )
+        warn_of_base_rates(self._multipliers, self._bases, "from_rates(boundaries, rates)")
 
     @classmethod
     def from_rates(
         cls,
-        boundaries: Sequence[int] | Array,
+        boundaries: Sequence[int | float] | Array,
         rates: Sequence[float] | Sequence[Sequence[float]] | Array,
         last_epoch: int = 0,
     ) -> Self:
-        """Build the schedule from its rates, in the place of a base rate and multipliers.
+        """Build the schedule from its rates, instead of a base rate and multipliers.
 
         Parameters
         ----------
-        boundaries : sequence of int
+        boundaries : sequence of int or float
             The epochs at which a new stage begins, ascending.
         rates : sequence of float, or of rows of float
-            The rate of each stage: one more than there are boundaries; with a row for each stage
-            and a column for each param group, of every group.
+            The rate of each stage, as ``values`` with a base rate of 1.
         last_epoch : int
             The epoch to begin at.
-
-        Returns
-        -------
-        PiecewiseConstantSchedule
-            With ``rates`` for ``values``, and a base rate of 1 for each column.
-
-        Raises
-        ------
-        TypeError, ValueError
-            If an argument is not as described; the message names the element.
 
         Examples
         --------
@@ -117,19 +97,28 @@ class PiecewiseConstantSchedule(LRScheduler):
         >>> schedule.lr_at([29, 30, 60]).ravel().tolist()
         [0.5, 0.25, 0.125]
         """
-        table = checks.table(
-            "rates", rates, len(checks.boundaries("boundaries", boundaries)), more=1
-        )
+        count = len(checked_boundaries("boundaries", boundaries))
+        table = checks.table("rates", rates, count, more=1)
         base_lr = [1.0] * table.shape[1] if table.ndim == 2 else 1.0
         return cls(base_lr, boundaries, rates, last_epoch)
-
-    @property
-    def stage_boundaries(self) -> Sequence[int]:
-        """The epochs at which a new stage begins."""
-        return self._boundaries.tolist()
 
     def formula(self, epoch: Epochs, base_lrs: BaseLRs, xp: ModuleType) -> LRs:
         """Look the stage up and multiply; see :meth:`LRScheduler.formula`."""
         stage = self._stages(epoch[..., 0], xp)
         multipliers = xp.asarray(self._multipliers).take(stage, axis=0, mode="clip")
         return base_lrs * multipliers[..., : len(base_lrs)]
+
+
+def warn_of_base_rates(multipliers: Array, bases: Bases, cure: str) -> None:
+    """Warn if the largest multiplier is the largest base rate, and not 1: it would count twice."""
+    base_lrs = bases.first(bases.known)
+    if any(isinstance(leaf, jax.Array) for leaf in [multipliers, *base_lrs]):
+        return
+    largest = np.float32(np.max(multipliers))
+    if largest not in (0, 1) and largest == np.float32(max(base_lrs)):
+        warnings.warn(
+            f"The largest of values, which are multipliers of base_lr, equals base_lr. If values "
+            f"are rates, use {cure}.",
+            UserWarning,
+            stacklevel=4,
+        )

@@ -7,8 +7,9 @@ import numpy as np
 
 from brainsched import checks
 from brainsched.core.scheduler import LRScheduler
-from brainsched.schedules import multipliers
+from brainsched.schedules import lengths
 from brainsched.schedules.curves import Progress, between
+from brainsched.schedules.piecewise_constant import warn_of_base_rates
 from brainsched.schedules.search import Search
 from brainsched.types import Array, BaseLRs, Epochs, LRs, Rates
 
@@ -27,23 +28,13 @@ class PiecewiseLinearSchedule(LRScheduler):
     ----------
     base_lr : float or sequence of float
         The rate at multiplier 1, of every param group or one for each.
-    boundaries : sequence of int
+    boundaries : sequence of int or float
         The epochs :math:`b` that the lines join, ascending: one at least.
     values : sequence of float, or of rows of float
         The multiplier :math:`v` at each of ``boundaries``: as many as there are. With a row for
         each and a column for each param group, every group follows lines of its own.
     last_epoch : int
         The epoch to begin at.
-
-    Raises
-    ------
-    TypeError, ValueError
-        If an argument is not as described; the message names the element.
-
-    Notes
-    -----
-    ``base_lr`` and ``values`` may be traced or device arrays, to sweep schedules with ``vmap`` or
-    to tune them by gradient. Where ``values`` are rates, give ``base_lr=1.0``.
 
     Examples
     --------
@@ -62,32 +53,27 @@ class PiecewiseLinearSchedule(LRScheduler):
     def __init__(
         self,
         base_lr: Rates,
-        boundaries: Sequence[int] | Array,
+        boundaries: Sequence[int | float] | Array,
         values: Sequence[float] | Sequence[Sequence[float]] | Array,
         last_epoch: int = 0,
     ) -> None:
         self.boundaries = boundaries
         self.values = values
-        self._knots = checks.boundaries("boundaries", boundaries)
-        if not len(self._knots):
+        self._boundaries = lengths.boundaries("boundaries", boundaries)
+        knots = np.asarray(self._boundaries, np.float64)
+        if not len(knots):
             raise ValueError("boundaries must have at least one epoch, got an empty sequence")
-        table = checks.table("values", values, len(self._knots), more=0)
+        table = checks.table("values", values, len(knots), more=0)
         self.max_groups = table.shape[1] if table.ndim == 2 else None
         self._multipliers = table if table.ndim == 2 else table[:, None]
-        self._reached = Search(self._knots)
+        self._reached = Search(knots)
         # Before the first knot and after the last one there is a line of length 0 at the knot.
-        last = len(self._knots) - 1
-        self._starts = self._knots[np.clip(np.arange(-1, last + 1), 0, last)].astype(np.float64)
-        self._ends = self._knots[np.clip(np.arange(last + 2), 0, last)].astype(np.float64)
-        lengths = self._ends - self._starts
-        self._per_epoch = np.where(lengths > 0, 1 / np.maximum(lengths, 1), 0.0)
+        self._starts = np.concatenate([knots[:1], knots])
+        self._ends = np.concatenate([knots, knots[-1:]])
+        spans = self._ends - self._starts
+        self._per_epoch = np.divide(1, spans, out=np.zeros_like(spans), where=spans > 0)
         super().__init__(base_lr, last_epoch)
-        multipliers.warn_if_rates(self, "values", self._multipliers, "write base_lr=1.0")
-
-    @property
-    def stage_boundaries(self) -> Sequence[int]:
-        """The epochs at which one line ends and another one begins."""
-        return self._knots.tolist()
+        warn_of_base_rates(self._multipliers, self._bases, "base_lr=1.0")
 
     def formula(self, epoch: Epochs, base_lrs: BaseLRs, xp: ModuleType) -> LRs:
         """Find the line and go along it; see :meth:`LRScheduler.formula`."""

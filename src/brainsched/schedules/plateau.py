@@ -4,29 +4,56 @@ import math
 from types import ModuleType
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
 from brainsched import checks
-from brainsched.core.base_rates import BaseRates
-from brainsched.core.evaluation import advance
+from brainsched.core import arguments
+from brainsched.core.evaluation import Bases, Evaluation, Move, advance, stay
 from brainsched.core.scheduler import LRScheduler
 from brainsched.core.states import CountState, MetricState
 from brainsched.schedules import schedule_checks
+from brainsched.schedules.floors import FallingLR, Floor
 from brainsched.schedules.powers import Powers
-from brainsched.types import Array, BaseLRs, Epochs, LRs, Rates
+from brainsched.types import Array, BaseLRs, Epochs, Rates
+
+_LEFT_OUT: Any = object()
 
 
-class ReduceLROnPlateau(LRScheduler):
+class _OfEpochAndReductions(Evaluation):
+    """Rates at the last two scalars of a position, which a formula gets one above the other.
+
+    On the host nothing is calculated ahead, since the number of reductions is not known.
+    """
+
+    def __call__(self, move: Move, *position: Array) -> tuple[tuple[Array, ...], list[Array]]:
+        if not self.on_host or any(type(scalar) is not np.ndarray for scalar in position):
+            return super().__call__(move, *position)
+        position = move(np, *position)
+        rates = self._rounded(position[-2:], np)[0]
+        return position, [rates[group, ...] for group in range(self.groups)]
+
+    def _in_jax(self, move: Move, *position: Array) -> tuple[tuple[Array, ...], list[Array]]:
+        position = move(jnp, *position)
+        return position, list(self._rounded(position[-2:], jnp)[0])
+
+    def require_compilable(self) -> None:
+        """Do nothing: a plan was looked at when it was built."""
+
+
+class ReduceLROnPlateau(FallingLR):
     r"""A rate that falls when a metric has stopped improving.
 
     After :math:`n` reductions,
 
     .. math::
 
-        \eta = \max(\eta_\text{base} \, \text{factor}^n, \eta_\text{min})
+        \eta = \max(\eta_\text{plan}(t) \, \text{factor}^n, \eta_\text{min})
 
-    The rate is reduced at the step at which the metric has not improved for more than
-    ``patience`` steps. To improve is to be better than ``best`` by ``threshold * |best|``, or by
+    with the rate of ``scheduler``, or without one the base rate. The rate is reduced when the
+    metric has not improved for more than ``patience`` observations. To improve is to be better
+    than ``best`` by ``threshold * |best|``, or by
     ``threshold`` in threshold mode ``'abs'``: below it in mode ``'min'``, above it in ``'max'``.
 
     Parameters
@@ -38,41 +65,35 @@ class ReduceLROnPlateau(LRScheduler):
     factor : float
         The factor of each reduction, in (0, 1).
     patience : int
-        How many steps without an improvement are tolerated.
+        How many observations without an improvement are tolerated.
     threshold : float
         How much better is an improvement; with ``'min'`` and ``'rel'`` below 1.
     threshold_mode : {'rel', 'abs'}
         Whether ``threshold`` is a share of the best metric, or in its unit.
     cooldown : int
-        For how many steps after a reduction the metric is not looked at.
-    min_lr : float or sequence of float
-        The rate that is not gone below, of every param group or one for each; the last entry
-        counts for groups beyond them. A base rate below it stays.
+        Number of observations to ignore the metric after a reduction.
+    min_lr : float, sequence of float, or mapping from str to float
+        Lower bound of a reduced rate, of every param group or one for each: at most its base
+        rate. The plan below it, in its warm-up, is not lifted.
     eps : float
         A reduction by less than this is not made, and none after it.
     last_epoch : int
         The epoch to begin at.
+    scheduler : LRScheduler, optional
+        The plan that is reduced, such as a warm-up, with the base rates. Step it through this
+        scheduler: ``step()`` once an epoch or update, and ``observe(metric)`` when there is one.
 
     Attributes
     ----------
-    best : brainstate.State
-        The best metric so far: a scalar float32, infinite at first.
-    num_bad_epochs, cooldown_counter, reductions : brainstate.State
-        The steps without an improvement, the steps of cooldown left, and the reductions so far:
-        scalar integers.
-
-    Raises
-    ------
-    TypeError, ValueError
-        If an argument is not as described; the message names it. TypeError for what needs the
-        rate to be a function of the epoch: ``lr_at``, ``plot``, ``as_optax``, a composition.
+    best, num_bad_epochs, cooldown_counter, reductions : brainstate.State
+        The best metric so far, and the observations without an improvement, those of cooldown
+        left and the reductions so far.
 
     Notes
     -----
-    Metrics are compared in float32, on the host and compiled alike. NaN is no improvement.
-    During a cooldown ``best`` stays as it is, as in braintools; PyTorch's follows the metric.
-    A share of ``best`` is one of its absolute value here: ``best * (1 - threshold)``, as elsewhere,
-    lies above a negative ``best``, so that standing still would count (PyTorch #47513).
+    Metrics are compared in float32. NaN is no improvement. During a cooldown ``best`` stays as it
+    is, as in braintools. A share of ``best`` is one of its absolute value: ``best * (1 -
+    threshold)``, as elsewhere, lies above a negative ``best`` (PyTorch #47513).
 
     Examples
     --------
@@ -92,7 +113,7 @@ class ReduceLROnPlateau(LRScheduler):
     """
 
     _memory = ("best", "num_bad_epochs", "cooldown_counter", "reductions")
-    _position_name = "reductions"
+    _position_names = ("last_epoch", "reductions")
 
     def __init__(
         self,
@@ -106,6 +127,8 @@ class ReduceLROnPlateau(LRScheduler):
         min_lr: Rates = 0.0,
         eps: float = 1e-8,
         last_epoch: int = 0,
+        *,
+        scheduler: LRScheduler | None = None,
     ) -> None:
         self.mode = schedule_checks.one_of("mode", mode, ["min", "max"])
         self.factor = schedule_checks.within("factor", factor, "(0, 1)")
@@ -119,19 +142,42 @@ class ReduceLROnPlateau(LRScheduler):
         self.cooldown = schedule_checks.count("cooldown", cooldown, least=0)
         self.min_lr = min_lr
         self.eps = checks.number("eps", eps)
-        self._min_lrs = BaseRates(tuple(checks.base_rates("min_lr", min_lr, base_lr)))
+        self.scheduler = scheduler
         self._powers = Powers(self.factor)
         self.best = MetricState(math.inf if mode == "min" else -math.inf)
         self.num_bad_epochs = CountState(0)
         self.cooldown_counter = CountState(0)
         self.reductions = CountState(0)
-        super().__init__(base_lr, last_epoch)
+        if scheduler is None:
+            self._floor = Floor("min_lr", min_lr, None, base_lr)
+            LRScheduler.__init__(self, base_lr, last_epoch)
+            return
+        if not isinstance(scheduler, LRScheduler):
+            raise TypeError(
+                f"scheduler must be a scheduler of brainsched, got {type(scheduler).__name__}"
+            )
+        scheduler._require_pure("scheduler")
+        if not (isinstance(base_lr, float) and base_lr == 1e-3):
+            raise ValueError(f"base_lr is that of scheduler: leave it out, got {base_lr!r}")
+        self.base_lr = base_lr
+        self.max_groups = scheduler.max_groups
+        self._floor = Floor("min_lr", min_lr, None, dict.fromkeys(scheduler.group_names))
+        self._begin(scheduler._bases, last_epoch)
 
-    def formula(self, epoch: Epochs, base_lrs: BaseLRs, xp: ModuleType) -> LRs:
-        """Reduce so many times; ``epoch`` counts reductions here, not epochs."""
-        floors = self._min_lrs.arrays(
-            len(base_lrs), lambda rates: xp.stack([xp.asarray(rate, np.float64) for rate in rates])
+    def _evaluation_of(self, groups: int, bases: Bases) -> Evaluation:
+        super()._evaluation_of(groups, bases)  # which raises, as the plan, where it refuses them
+        if self.scheduler is not None:
+            self.scheduler._evaluation_of(groups, bases)
+        numbers = arguments.numbers(self)
+        return _OfEpochAndReductions(type(self).__name__, self.formula, numbers, bases, groups)
+
+    def formula(self, epoch: Epochs, base_lrs: Any, xp: ModuleType) -> BaseLRs:
+        """Reduce the plan; ``epoch`` has the epoch above the number of reductions."""
+        plan = (
+            base_lrs if self.scheduler is None else self.scheduler.formula(epoch[0], base_lrs, xp)
         )
+        base_lrs = jax.tree.leaves(base_lrs)[0]
+        floors = self._floor(base_lrs, xp)
         # A rate that is lower than this is not reduced any more, by the two limits.
         lowest = xp.maximum(self.eps / (1 - self.factor), floors + self.eps)
         share = lowest / xp.where(base_lrs > 0, base_lrs, np.finfo(np.float64).tiny)
@@ -142,61 +188,63 @@ class ReduceLROnPlateau(LRScheduler):
         ]
         # The logarithm may be off by one; the powers themselves decide.
         times = xp.minimum(
-            epoch.astype(int), estimate - 1 + sum(found.astype(int) for found in reducible)
+            epoch[1].astype(int), estimate - 1 + sum(found.astype(int) for found in reducible)
         )
-        reduced = xp.maximum(base_lrs * self._powers(times, xp), floors)
-        return xp.where(times > 0, reduced, base_lrs)
+        return xp.maximum(plan * self._powers(times, xp), xp.minimum(floors, plan))
 
-    def step(self, metric: Any, epoch: Any = None) -> None:  # type: ignore[override]
-        """Take note of the metric, and go to the next epoch, or to ``epoch``.
+    def step(  # type: ignore[override]
+        self, metric: Any = _LEFT_OUT, epoch: Any = None
+    ) -> None:
+        """Go to the next epoch, or to ``epoch``; judge ``metric``, a scalar, if there is one."""
+        now: Any = self.last_epoch.value if epoch is None else checks.epoch("epoch", epoch)
+        if metric is not _LEFT_OUT:
+            self._judge(self._next if epoch is None else self._jump, metric, now)
+            return
+        if self._replaced_by is not None:
+            self._warn_that_it_was_replaced()
+        move = _advance if epoch is None else stay
+        (now, _), rates = self._evaluation(move, now, self.reductions.value)
+        self._apply(rates)
+        self.last_epoch.value = now
 
-        Parameters
-        ----------
-        metric : float or scalar array
-            What is watched, such as the loss on held-out data; it may be traced.
-        epoch : int or integer scalar array, optional
-            The epoch to go to.
+    def observe(self, metric: Any) -> None:
+        """Judge ``metric``, a scalar that may be traced, and stay at the present epoch."""
+        self._judge(self._jump, metric, self.last_epoch.value)
 
-        Raises
-        ------
-        TypeError, ValueError
-            If ``metric`` is not one real number, or ``epoch`` not as described in
-            :meth:`LRScheduler.step`.
-        brainstate.TraceContextError
-            If called under a plain JAX transformation, which does not track States.
-        """
+    def _judge(self, move: Move, metric: Any, now: Array) -> None:
         if self._replaced_by is not None:
             self._warn_that_it_was_replaced()
         metric = checks.metric("metric", metric)
-        now: Any = self.last_epoch.value if epoch is None else checks.epoch("epoch", epoch)
-        memory = [getattr(self, name).value for name in self._memory]
-        move = self._next if epoch is None else self._jump
-        (now, *memory), rates = self._evaluation(move, metric, now, *memory)
+        *memory, reductions = (getattr(self, name).value for name in self._memory)
+        position, rates = self._evaluation(move, metric, *memory, now, reductions)
         self._apply(rates)
-        self.last_epoch.value = now
-        for name, value in zip(self._memory, memory, strict=True):
+        for name, value in zip(
+            (*self._memory[:-1], "last_epoch", "reductions"), position, strict=True
+        ):
             getattr(self, name).value = value
 
-    def _next(self, xp: ModuleType, metric: Array, now: Array, *memory: Array) -> tuple[Array, ...]:
-        return (*advance(xp, now), *self._remember(xp, metric, *memory))
+    def _next(
+        self, xp: ModuleType, metric: Array, best: Array, bad: Array, rest: Array, *position: Array
+    ) -> tuple[Array, ...]:
+        return self._jump(xp, metric, best, bad, rest, *_advance(xp, *position))
 
-    def _jump(self, xp: ModuleType, metric: Array, now: Array, *memory: Array) -> tuple[Array, ...]:
-        return (now, *self._remember(xp, metric, *memory))
-
-    def _remember(self, xp: ModuleType, metric: Array, *memory: Array) -> list[Array]:
-        """Return the memory after ``metric``."""
-        best, bad, cooldown, reductions = memory
-        cooling = cooldown > 0
+    def _jump(
+        self, xp: ModuleType, metric: Array, best: Array, bad: Array, rest: Array, *position: Array
+    ) -> tuple[Array, ...]:
+        """Return the memory and the position after ``metric``."""
+        now, reductions = position
+        cooling = rest > 0
         better = self._is_better(metric, best, xp)
         bad = xp.where(cooling, bad, xp.where(better, 0, bad + 1))
         best = xp.where(better & ~cooling, metric, best)
         reduce = ~cooling & (bad > self.patience)
-        return [
+        return (
             best,
             xp.where(reduce, 0, bad),
-            xp.where(reduce, self.cooldown, xp.maximum(cooldown - 1, 0)),
+            xp.where(reduce, self.cooldown, xp.maximum(rest - 1, 0)),
+            now,
             xp.where(reduce, reductions + 1, reductions),
-        ]
+        )
 
     def _is_better(self, metric: Array, best: Array, xp: ModuleType) -> Array:
         margin = self.threshold
@@ -207,5 +255,12 @@ class ReduceLROnPlateau(LRScheduler):
     def _require_pure(self, what: str, cure: str = "") -> None:
         raise TypeError(
             f"{what} needs a rate that is a function of the epoch, and that of ReduceLROnPlateau "
-            f"depends on the metrics of the run{cure}"
+            f"depends on the metrics of the run{cure or _CURE}"
         )
+
+
+_CURE = ": give the plan to it, as ReduceLROnPlateau(scheduler=plan)"
+
+
+def _advance(xp: ModuleType, epoch: Array, reductions: Array) -> tuple[Array, Array]:
+    return (*advance(xp, epoch), reductions)

@@ -4,7 +4,9 @@ from types import ModuleType
 
 from brainsched.core.scheduler import LRScheduler
 from brainsched.schedules import schedule_checks
-from brainsched.schedules.curves import between, progress
+from brainsched.schedules.curves import between, polynomial, progress
+from brainsched.schedules.floors import FallingLR
+from brainsched.schedules.lengths import length
 from brainsched.schedules.steps import ConstantLR
 from brainsched.types import BaseLRs, Epochs, LRs, Rates
 
@@ -12,28 +14,26 @@ from brainsched.types import BaseLRs, Epochs, LRs, Rates
 __all__ = ["ConstantLR", "LinearLR", "PolynomialLR"]
 
 
-class PolynomialLR(LRScheduler):
-    r"""A rate that falls to 0 like a power of the time that is left.
+class PolynomialLR(FallingLR):
+    r"""A rate that falls to ``eta_min`` like a power of the time that is left.
 
     .. math::
 
-        \eta_t = \eta_\text{base} \left(1 - \frac{\min(t, T)}{T}\right)^p
+        \eta_t = \eta_\text{min} + (\eta_\text{base} - \eta_\text{min})
+        \left(1 - \frac{\min(t, T)}{T}\right)^p
 
     Parameters
     ----------
     base_lr : float or sequence of float
         The first rate, of every param group or one for each.
-    total_iters : int
-        The epoch from which the rate is 0: :math:`T`.
+    total_iters : int or float
+        The epoch from which the rate is ``eta_min``: :math:`T`.
     power : float
         The power :math:`p`, above 0: 1 for a straight line.
     last_epoch : int
         The epoch to begin at.
-
-    Raises
-    ------
-    TypeError, ValueError
-        If an argument is not as described; the message names it.
+    eta_min, eta_min_ratio : float, sequence or mapping of float; float, optional
+        The last rate, at most the base rate: as a rate, or as a share of each base rate in [0, 1].
 
     Examples
     --------
@@ -51,17 +51,21 @@ class PolynomialLR(LRScheduler):
     def __init__(
         self,
         base_lr: Rates = 1e-3,
-        total_iters: int = 5,
+        total_iters: int | float = 5,
         power: float = 1.0,
         last_epoch: int = 0,
+        *,
+        eta_min: Rates = 0.0,
+        eta_min_ratio: float | None = None,
     ) -> None:
-        self.total_iters = schedule_checks.count("total_iters", total_iters, least=1)
+        self.total_iters = length("total_iters", total_iters)
         self.power = schedule_checks.within("power", power, "(0, inf)")
-        super().__init__(base_lr, last_epoch)
+        super().__init__(base_lr, last_epoch, eta_min, eta_min_ratio)
 
     def formula(self, epoch: Epochs, base_lrs: BaseLRs, xp: ModuleType) -> LRs:
         """Raise the share that is left to the power; see :meth:`LRScheduler.formula`."""
-        return base_lrs * progress(epoch, self.total_iters, xp).left ** self.power
+        at = polynomial(progress(epoch, self.total_iters, xp), self.power)
+        return between(base_lrs, self._floor(base_lrs, xp), at)
 
 
 class LinearLR(LRScheduler):
@@ -77,15 +81,10 @@ class LinearLR(LRScheduler):
         The rate at multiplier 1, of every param group or one for each.
     start_factor, end_factor : float
         The first multiplier :math:`s`, and the last :math:`e`, in [0, 1].
-    total_iters : int
+    total_iters : int or float
         The epoch from which the multiplier is ``end_factor``: :math:`T`. 0: from the first.
     last_epoch : int
         The epoch to begin at.
-
-    Raises
-    ------
-    TypeError, ValueError
-        If an argument is not as described; the message names it.
 
     Examples
     --------
@@ -104,12 +103,12 @@ class LinearLR(LRScheduler):
         base_lr: Rates = 1e-3,
         start_factor: float = 1.0 / 3,
         end_factor: float = 1.0,
-        total_iters: int = 5,
+        total_iters: int | float = 5,
         last_epoch: int = 0,
     ) -> None:
         self.start_factor = schedule_checks.within("start_factor", start_factor, "[0, 1]")
         self.end_factor = schedule_checks.within("end_factor", end_factor, "[0, 1]")
-        self.total_iters = schedule_checks.count("total_iters", total_iters, least=0)
+        self.total_iters = length("total_iters", total_iters, or_zero=True)
         super().__init__(base_lr, last_epoch)
 
     def formula(self, epoch: Epochs, base_lrs: BaseLRs, xp: ModuleType) -> LRs:

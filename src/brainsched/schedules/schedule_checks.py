@@ -1,4 +1,4 @@
-"""Checks of what the arguments of several schedules have in common, built on those of _check."""
+"""Checks of what the arguments of several schedules have in common."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -10,7 +10,7 @@ from brainsched.types import largest_epoch
 
 
 def count(name: str, value: Any, *, least: int) -> int:
-    """Return a number of epochs as an int: at least ``least``, and within the epoch's dtype."""
+    """Return a number of times as an int: at least ``least``, and within the epoch's dtype."""
     result = checks.integer(name, value)
     if not least <= result <= largest_epoch():
         raise ValueError(

@@ -19,12 +19,12 @@ class Search:
 
     Parameters
     ----------
-    boundaries : integer array of shape ``(boundaries,)``
+    boundaries : array of shape ``(boundaries,)``
         In ascending order.
     """
 
-    def __init__(self, boundaries: Int[np.ndarray, " boundaries"]) -> None:
-        self._boundaries = boundaries.astype(np.float64)
+    def __init__(self, boundaries: Float[np.ndarray, " boundaries"]) -> None:
+        self._boundaries = boundaries
         count = len(boundaries)
         width = next(w for w in range(3, count + 4) if w**DEPTH > count)
         padded = np.full(width**DEPTH, np.inf)

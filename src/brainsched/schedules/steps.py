@@ -3,15 +3,16 @@
 from collections.abc import Sequence
 from types import ModuleType
 
-from brainsched import checks
 from brainsched.core.scheduler import LRScheduler
 from brainsched.schedules import schedule_checks
+from brainsched.schedules.floors import FallingLR
+from brainsched.schedules.lengths import boundaries, length, periods, reached
 from brainsched.schedules.powers import Powers
 from brainsched.schedules.search import Search
 from brainsched.types import BaseLRs, Epochs, LRs, Rates
 
 
-class StepLR(LRScheduler):
+class StepLR(FallingLR):
     r"""A rate that is multiplied by ``gamma`` every ``step_size`` epochs.
 
     .. math::
@@ -22,17 +23,14 @@ class StepLR(LRScheduler):
     ----------
     base_lr : float or sequence of float
         The first rate, of every param group or one for each.
-    step_size : int
+    step_size : int or float
         How many epochs a rate holds.
     gamma : float
         The factor of each fall, in (0, 1].
     last_epoch : int
         The epoch to begin at.
-
-    Raises
-    ------
-    TypeError, ValueError
-        If an argument is not as described; the message names it.
+    eta_min, eta_min_ratio : float, sequence or mapping of float; float, optional
+        Lower bound, at most the base rate: as a rate, or as a share of each base rate in [0, 1].
 
     Examples
     --------
@@ -49,21 +47,25 @@ class StepLR(LRScheduler):
     def __init__(
         self,
         base_lr: Rates = 1e-3,
-        step_size: int = 30,
+        step_size: int | float = 30,
         gamma: float = 0.1,
         last_epoch: int = 0,
+        *,
+        eta_min: Rates = 0.0,
+        eta_min_ratio: float | None = None,
     ) -> None:
-        self.step_size = schedule_checks.count("step_size", step_size, least=1)
+        self.step_size = length("step_size", step_size)
         self.gamma = schedule_checks.within("gamma", gamma, "(0, 1]")
         self._powers = Powers(self.gamma)
-        super().__init__(base_lr, last_epoch)
+        super().__init__(base_lr, last_epoch, eta_min, eta_min_ratio)
 
     def formula(self, epoch: Epochs, base_lrs: BaseLRs, xp: ModuleType) -> LRs:
         """Count the falls so far; see :meth:`LRScheduler.formula`."""
-        return base_lrs * self._powers(epoch.astype(int) // self.step_size, xp)
+        falls, _ = periods(epoch, self.step_size, xp)
+        return self._above_floor(base_lrs * self._powers(falls, xp), base_lrs, xp)
 
 
-class MultiStepLR(LRScheduler):
+class MultiStepLR(FallingLR):
     r"""A rate that is multiplied by ``gamma`` at each milestone.
 
     .. math::
@@ -75,18 +77,14 @@ class MultiStepLR(LRScheduler):
     ----------
     base_lr : float or sequence of float
         The first rate, of every param group or one for each.
-    milestones : sequence of int
+    milestones : sequence of int or float
         The epochs at which the rate falls, ascending.
     gamma : float
         The factor of each fall, in (0, 1].
     last_epoch : int
         The epoch to begin at.
-
-    Raises
-    ------
-    TypeError, ValueError
-        If an argument is not as described; the message names the element. braintools 0.3.0
-        sorts milestones that are out of order, where its documentation asks for ascending ones.
+    eta_min, eta_min_ratio : float, sequence or mapping of float; float, optional
+        Lower bound, at most the base rate: as a rate, or as a share of each base rate in [0, 1].
 
     Examples
     --------
@@ -103,25 +101,24 @@ class MultiStepLR(LRScheduler):
     def __init__(
         self,
         base_lr: Rates = 1e-3,
-        milestones: Sequence[int] = (30, 60, 90),
+        milestones: Sequence[int | float] = (30, 60, 90),
         gamma: float = 0.1,
         last_epoch: int = 0,
+        *,
+        eta_min: Rates = 0.0,
+        eta_min_ratio: float | None = None,
     ) -> None:
         self.milestones = milestones
         self.gamma = schedule_checks.within("gamma", gamma, "(0, 1]")
-        self._milestones = checks.boundaries("milestones", milestones)
-        self._falls = Search(self._milestones)
+        self._boundaries = boundaries("milestones", milestones)
+        self._falls = Search(reached(self._boundaries))
         self._powers = Powers(self.gamma)
-        super().__init__(base_lr, last_epoch)
-
-    @property
-    def stage_boundaries(self) -> Sequence[int]:
-        """The epochs at which the rate falls."""
-        return self._milestones.tolist()
+        super().__init__(base_lr, last_epoch, eta_min, eta_min_ratio)
 
     def formula(self, epoch: Epochs, base_lrs: BaseLRs, xp: ModuleType) -> LRs:
         """Count the milestones so far; see :meth:`LRScheduler.formula`."""
-        return base_lrs * self._powers(self._falls(epoch, xp), xp)
+        rates = base_lrs * self._powers(self._falls(epoch, xp), xp)
+        return self._above_floor(rates, base_lrs, xp)
 
 
 class ConstantLR(LRScheduler):
@@ -140,15 +137,10 @@ class ConstantLR(LRScheduler):
         The last rate, of every param group or one for each.
     factor : float
         The first multiplier, in [0, 1].
-    total_iters : int
+    total_iters : int or float
         The epoch from which the multiplier is 1.
     last_epoch : int
         The epoch to begin at.
-
-    Raises
-    ------
-    TypeError, ValueError
-        If an argument is not as described; the message names it.
 
     Examples
     --------
@@ -166,13 +158,14 @@ class ConstantLR(LRScheduler):
         self,
         base_lr: Rates = 1e-3,
         factor: float = 1.0 / 3,
-        total_iters: int = 5,
+        total_iters: int | float = 5,
         last_epoch: int = 0,
     ) -> None:
         self.factor = schedule_checks.within("factor", factor, "[0, 1]")
-        self.total_iters = schedule_checks.count("total_iters", total_iters, least=0)
+        self.total_iters = length("total_iters", total_iters, or_zero=True)
+        self._end = float(reached(self.total_iters))
         super().__init__(base_lr, last_epoch)
 
     def formula(self, epoch: Epochs, base_lrs: BaseLRs, xp: ModuleType) -> LRs:
         """Choose the multiplier; see :meth:`LRScheduler.formula`."""
-        return base_lrs * xp.where(epoch < self.total_iters, self.factor, 1.0)
+        return base_lrs * xp.where(epoch < self._end, self.factor, 1.0)

@@ -23,13 +23,7 @@ def evaluate(
     """
 
     def result(count: jax.Array) -> jax.Array:
-        value = function(count)
-        if not isinstance(value, jax.Array | np.ndarray | np.number | int | float):
-            raise TypeError(
-                f"the result of {name} must be a number, got {checks.shown(value)}: return the "
-                f"multiplier"
-            )
-        value = jnp.asarray(value)
+        value = jnp.asarray(function(count))
         return jnp.asarray(checks.rate(f"the result of {name}", value), np.float64)
 
     return jax.vmap(result)(jnp.asarray(counts).ravel()).reshape(counts.shape)

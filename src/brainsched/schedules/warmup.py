@@ -3,13 +3,12 @@
 from collections.abc import Sequence
 from types import ModuleType
 
-from brainsched import checks
 from brainsched.core.scheduler import LRScheduler
 from brainsched.schedules import schedule_checks
-from brainsched.schedules.curves import between, cosine, linear, progress, root
-from brainsched.types import BaseLRs, Epochs, LRs, Rate, Rates
-
-DECAYS = {"linear": linear, "cos": cosine, "sqrt": root}
+from brainsched.schedules.curves import STRATEGIES, between, fall, progress
+from brainsched.schedules.floors import FallingLR, GroupRates
+from brainsched.schedules.lengths import length, periods
+from brainsched.types import BaseLRs, Epochs, LRs, Rates
 
 
 class WarmupScheduler(LRScheduler):
@@ -23,23 +22,13 @@ class WarmupScheduler(LRScheduler):
     ----------
     base_lr : float or sequence of float
         The last rate, of every param group or one for each.
-    warmup_epochs : int
+    warmup_epochs : int or float
         The epoch at which the rate reaches the base rate: :math:`W`. 0: at the first.
-    warmup_start_lr : float
-        The first rate, of every param group.
+    warmup_start_lr : float, sequence of float, or mapping from str to float
+        The first rate, of every param group or one for each. With 0, stepped once an epoch, the
+        whole first epoch trains at rate 0: count updates, with :class:`PerUpdate`.
     last_epoch : int
         The epoch to begin at.
-
-    Raises
-    ------
-    TypeError, ValueError
-        If an argument is not as described; the message names it.
-
-    Notes
-    -----
-    With a ``warmup_start_lr`` of 0, its default in braintools too, a schedule that is stepped once
-    an epoch trains its whole first epoch at rate 0. Step it once an update, give it a
-    ``warmup_start_lr``, or count its epochs in updates with ``brainsched.PerUpdate``.
 
     Examples
     --------
@@ -56,26 +45,23 @@ class WarmupScheduler(LRScheduler):
     def __init__(
         self,
         base_lr: Rates = 1e-3,
-        warmup_epochs: int = 5,
-        warmup_start_lr: Rate = 0.0,
+        warmup_epochs: int | float = 5,
+        warmup_start_lr: Rates = 0.0,
         last_epoch: int = 0,
     ) -> None:
-        self.warmup_epochs = schedule_checks.count("warmup_epochs", warmup_epochs, least=0)
-        self.warmup_start_lr = checks.rate("warmup_start_lr", warmup_start_lr)
+        self.warmup_epochs = length("warmup_epochs", warmup_epochs, or_zero=True)
+        self.warmup_start_lr = warmup_start_lr
+        self._start = GroupRates("warmup_start_lr", warmup_start_lr, base_lr)
+        self._boundaries = [self.warmup_epochs]
         super().__init__(base_lr, last_epoch)
-
-    @property
-    def stage_boundaries(self) -> Sequence[int]:
-        """The epoch at which the rise ends."""
-        return [self.warmup_epochs]
 
     def formula(self, epoch: Epochs, base_lrs: BaseLRs, xp: ModuleType) -> LRs:
         """Rise in a straight line; see :meth:`LRScheduler.formula`."""
         rise = progress(epoch, self.warmup_epochs, xp)
-        return between(self.warmup_start_lr, base_lrs, rise)
+        return between(self._start(base_lrs, xp), base_lrs, rise)
 
 
-class WSD(LRScheduler):
+class WSD(FallingLR):
     r"""A rate that rises, stays and falls: warm up, stay, decay.
 
     It rises to the base rate in a straight line from epoch 0 to :math:`W`, stays there up to
@@ -86,26 +72,26 @@ class WSD(LRScheduler):
     ----------
     base_lr : float or sequence of float
         The highest rate, of every param group or one for each.
-    warmup_steps, stay_steps, decay_steps : int
+    warmup_steps, stay_steps, decay_steps : int or float
         How many epochs, or updates, the rate rises, stays and falls: :math:`W`, :math:`S` and
-        :math:`D`. Only a decay must last 1 at least.
-    warmup_start_lr, eta_min : float
-        The first rate, and the last, of every param group. Stepped once an epoch, a first rate of
-        0 trains the whole first epoch at 0: step it once an update, give another rate, or count
-        in updates with ``brainsched.PerUpdate``.
-    decay_strategy : {'linear', 'cos', 'sqrt'}
+        :math:`D`. Only the last must be above 0.
+    warmup_start_lr : float, sequence of float, or mapping from str to float
+        The first rate, of every param group or one for each.
+    eta_min : float, sequence of float, or mapping from str to float
+        The last rate, of every param group or one for each: at most its base rate.
+    decay_strategy : {'linear', 'cos', 'sqrt', 'exponential', 'polynomial'}
         How the rate falls: with a share :math:`x` of the decay behind it, the base rate has the
-        weight :math:`1 - x`, :math:`\frac{1}{2} (1 + \cos \pi x)` or :math:`1 - \sqrt{x}`, and
-        ``eta_min`` the rest.
+        weight :math:`1 - x`, :math:`\frac{1}{2} (1 + \cos \pi x)`, :math:`1 - \sqrt{x}` or
+        :math:`(1 - x)^\text{power}`, and ``eta_min`` the rest; or, by a constant factor, the rate
+        is :math:`\eta_\text{base}^{1 - x} \eta_\text{min}^x`, with ``eta_min`` above 0.
     last_epoch : int
         The epoch to begin at.
     cycles : int
         How often the rate rises, stays and falls: 1 or more.
-
-    Raises
-    ------
-    TypeError, ValueError
-        If an argument is not as described; the message names it.
+    power : float
+        The power of ``'polynomial'``, above 0.
+    eta_min_ratio : float, optional
+        ``eta_min`` as a share of each group's base rate, in [0, 1], instead of it.
 
     Examples
     --------
@@ -116,51 +102,56 @@ class WSD(LRScheduler):
 
     References
     ----------
-    Hu et al., "MiniCPM: Unveiling the Potential of Small Language Models with Scalable Training
-    Strategies", COLM 2024; for the square root, Hägele et al., "Scaling Laws and Compute-Optimal
-    Training Beyond Fixed Training Durations", NeurIPS 2024; for cycles, Wen et al., "Understanding
-    Warmup-Stable-Decay Learning Rates", ICLR 2025.
+    Hu et al., "MiniCPM", COLM 2024; the square root: Hägele et al., "Scaling Laws and
+    Compute-Optimal Training Beyond Fixed Training Durations", NeurIPS 2024; cycles: Wen et al.,
+    "Understanding Warmup-Stable-Decay Learning Rates", ICLR 2025.
     """
 
     def __init__(
         self,
         base_lr: Rates = 1e-3,
-        warmup_steps: int = 1000,
-        stay_steps: int = 8000,
-        decay_steps: int = 1000,
-        warmup_start_lr: Rate = 0.0,
-        eta_min: Rate = 0.0,
+        warmup_steps: int | float = 1000,
+        stay_steps: int | float = 8000,
+        decay_steps: int | float = 1000,
+        warmup_start_lr: Rates = 0.0,
+        eta_min: Rates = 0.0,
         decay_strategy: str = "linear",
         last_epoch: int = 0,
         cycles: int = 1,
+        *,
+        power: float = 1.0,
+        eta_min_ratio: float | None = None,
     ) -> None:
-        self.warmup_steps = schedule_checks.count("warmup_steps", warmup_steps, least=0)
-        self.stay_steps = schedule_checks.count("stay_steps", stay_steps, least=0)
-        self.decay_steps = schedule_checks.count("decay_steps", decay_steps, least=1)
-        self.warmup_start_lr = checks.rate("warmup_start_lr", warmup_start_lr)
-        self.eta_min = checks.rate("eta_min", eta_min)
-        self.decay_strategy = schedule_checks.one_of("decay_strategy", decay_strategy, list(DECAYS))
+        self.warmup_steps = length("warmup_steps", warmup_steps, or_zero=True)
+        self.stay_steps = length("stay_steps", stay_steps, or_zero=True)
+        self.decay_steps = length("decay_steps", decay_steps)
+        self.warmup_start_lr = warmup_start_lr
+        self._start = GroupRates("warmup_start_lr", warmup_start_lr, base_lr)
+        self.decay_strategy = schedule_checks.one_of("decay_strategy", decay_strategy, STRATEGIES)
+        self.power = schedule_checks.within("power", power, "(0, inf)")
         self.cycles = schedule_checks.count("cycles", cycles, least=1)
         self._period = self.warmup_steps + self.stay_steps + self.decay_steps
-        super().__init__(base_lr, last_epoch)
+        super().__init__(base_lr, last_epoch, eta_min, eta_min_ratio)
+        if decay_strategy == "exponential":
+            self._floor.require_above_zero()
 
     @property
-    def stage_boundaries(self) -> Sequence[int]:
+    def stage_boundaries(self) -> Sequence[float]:
         """The epochs at which a rise begins or ends, and those at which a fall begins."""
-        begins = range(0, self.cycles * self._period, self._period)
         stages = (0, self.warmup_steps, self.warmup_steps + self.stay_steps)
-        return [begin + stage for begin in begins for stage in stages][1:]
+        return [cycle * self._period + at for cycle in range(self.cycles) for at in stages][1:]
 
     def formula(self, epoch: Epochs, base_lrs: BaseLRs, xp: ModuleType) -> LRs:
         """Rise, stay and fall; see :meth:`LRScheduler.formula`."""
         if self.cycles > 1:
-            cycle = xp.minimum(epoch.astype(int) // self._period, self.cycles - 1)
+            cycle = xp.minimum(periods(epoch, self._period, xp)[0], self.cycles - 1)
             epoch = epoch - cycle * float(self._period)
         peak_ends = self.warmup_steps + self.stay_steps
         rise = progress(epoch, self.warmup_steps, xp)
-        fall = progress(epoch - peak_ends, self.decay_steps, xp)
+        way = progress(epoch - peak_ends, self.decay_steps, xp)
+        floor = self._floor(base_lrs, xp)
         return xp.where(
             epoch < self.warmup_steps,
-            between(self.warmup_start_lr, base_lrs, rise),
-            between(base_lrs, self.eta_min, DECAYS[self.decay_strategy](fall, xp)),
+            between(self._start(base_lrs, xp), base_lrs, rise),
+            fall(base_lrs, floor, way, self.decay_strategy, self.power, xp),
         )
