@@ -161,7 +161,7 @@ def test_config_repr_and_plot_show_the_part():
     scheduler = PerUpdate(StepLR(0.5, 2), 100, last_epoch=7)
     assert repr(scheduler) == (
         "PerUpdate(scheduler=StepLR(base_lr=0.5, step_size=2, gamma=0.1), steps_per_epoch=100, "
-        "staircase=False, last_epoch=7)  # rates: 0.5"
+        "staircase=False, last_epoch=7)  # rates: 0.5; no optimizer"
     )
     config = scheduler.config
     assert config["scheduler"]["class"] == "StepLR"
