@@ -668,7 +668,11 @@ STRETCHED = brainsched.PerUpdate(StepLR(0.5), 10)
 @pytest.mark.parametrize(
     ("call", "error", "message"),
     [
-        (lambda: scale_by_scheduler(0.1, GROUPS), TypeError, "must be an LRScheduler, got float"),
+        (
+            lambda: scale_by_scheduler(0.1, GROUPS),  # type: ignore[arg-type]  # what is tested
+            TypeError,
+            "must be an LRScheduler, got float",
+        ),
         (
             lambda: scale_by_scheduler(two_groups(), {"head": 2}),
             ValueError,
