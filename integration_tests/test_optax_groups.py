@@ -1,7 +1,7 @@
 """Which group a parameter is in: patterns that claim, names, layers, and groups that wait."""
 
 import re
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import brainstate
 import jax
@@ -87,12 +87,6 @@ def test_a_column_that_no_group_has_raises_when_the_state_is_made():
     tx = scale_by_scheduler(table, {"head/*": "head", "*": "body"})
     with pytest.raises(ValueError, match="no parameter is in param group '2'"):
         tx.init(NETWORK)
-
-
-def test_a_row_with_names_says_how_to_write_it():
-    by_name: Any = {"body": 0.0, "head": 1.0}
-    with pytest.raises(TypeError, match=r"values\[1\] must .* \[row\[name\] for name in base_lr\]"):
-        PiecewiseConstantSchedule(NAMED, [2], [1.0, by_name])
 
 
 def test_parts_of_the_parameters_allow_what_is_for_the_others():
