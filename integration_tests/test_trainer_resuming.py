@@ -14,6 +14,7 @@ from tempfile import mkdtemp
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import trainer_runs
@@ -120,7 +121,7 @@ def test_a_checkpoint_of_version_0_1_0_in_braintools_0_3_0_resumes(tmp_path):
 
 def test_a_changed_schedule_warns_and_holds_from_the_restored_epoch_on(tmp_path):
     fit(tmp_path, 3)
-    with pytest.warns(UserWarning, match="values changed. .* holds from epoch 3 on") as warned:
+    with pytest.warns(UserWarning, match=r"values changed.* holds from epoch 3 on") as warned:
         _, _, rates = fit(tmp_path, 6, model=Regression(stages((1.0, 0.5, 0.25))))
     assert rates == np.array([0.05, 0.025, 0.025], np.float32).tolist()
     assert len(warned) == 1
@@ -130,10 +131,11 @@ def test_a_changed_schedule_warns_and_holds_from_the_restored_epoch_on(tmp_path)
     ("scheduler", "has", "callback"),
     [
         (stages, {"given": False}, {}),
+        (stages, {}, {}),
         (lambda: cosine(7 * BATCHES), {"given": False}, {"interval": "step"}),
         (lambda: ReduceLROnPlateau(0.8, patience=0), {"given": False}, {"monitor": "train_loss"}),
     ],
-    ids=["by_the_trainer", "by_update", "by_metric"],
+    ids=["by_the_trainer", "given_as_lr_too", "by_update", "by_metric"],
 )
 def test_the_trainer_of_braintools_0_4_0_resumes_a_run_by_itself(
     tmp_path, scheduler, has, callback
@@ -157,6 +159,23 @@ def test_the_trainer_of_braintools_0_4_0_resumes_a_run_by_itself(
             end, expected = end_of(trainer), end_of(whole)
             del end["memories"], expected["memories"]  # which the Trainer leaves alone
             assert_same_bits(end, expected)
+
+
+def test_without_the_callback_the_trainer_of_braintools_0_4_0_resumes_a_run_as_well(tmp_path):
+    def train(folder, epochs, **kwargs):
+        return fit(folder, epochs, callbacks=[saving(folder)], **kwargs)
+
+    whole, _, rates = train(tmp_path / "whole", 5)
+    train(tmp_path, 3)
+    for name in ("checkpoint-02.ckpt", "last.ckpt"):
+        trainer, _, rest = train(tmp_path / "o", 5, ckpt_path=str(tmp_path / name))
+        if RESUMES_BY_ITSELF:
+            assert rest == rates[3:]
+            end, expected = end_of(trainer), end_of(whole)
+            del end["memories"], expected["memories"]
+            assert_same_bits(end, expected)
+        else:  # braintools 0.3.0 restores no scheduler, and begins at epoch 0 again
+            assert len(rest) == 5
 
 
 # Early stopping, and the best of ModelCheckpoint
@@ -353,6 +372,18 @@ class Live:
         msgpack_save(str(self.path), checkpoint, overwrite=True, verbose=False)
         self.resume()
 
+    def disturbed(self):
+        """Return all that there is, in which nothing is as in the checkpoint."""
+        for optimizer in self.trainer.optimizers:
+            optimizer.step_count.value = jnp.asarray(1)
+        for scheduler in self.trainer.schedulers:
+            scheduler.step(1)
+        weight = self.model.linear.weight
+        weight.value = jax.tree.map(jnp.zeros_like, weight.value)
+        self.trainer.callbacks[2].wait_count = 2
+        self.trainer.state.global_step = 1
+        return end_of(self.trainer)
+
     def resume(self):
         self.callback.resume_from = self.path
         self.callback.on_fit_start(self.trainer, self.model)
@@ -384,7 +415,7 @@ def test_a_damaged_entry_is_refused_as_a_whole_or_fits(live, data):
     else:
         for _ in range(data.draw(st.sampled_from([1, 60]))):
             parent[key] = {"0": parent[key]}
-    before = end_of(live.trainer)
+    before = live.disturbed()
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "the checkpoint was saved with another schedule")
         try:
@@ -397,7 +428,6 @@ def test_a_damaged_entry_is_refused_as_a_whole_or_fits(live, data):
                 assert all(0 <= rate < 1e38 for rate in scheduler.get_last_lr())
             assert live.trainer.global_step >= 0
             assert live.trainer.callbacks[2].wait_count >= 0
-    live.restore(live.saved)
 
 
 @given(part=st.floats(0, 0.999))
@@ -406,7 +436,7 @@ def test_a_truncated_file_is_refused(live, part):
     msgpack_save(str(live.path), live.saved, overwrite=True, verbose=False)
     whole = live.path.read_bytes()
     live.path.write_bytes(whole[: int(part * len(whole))])
-    before = end_of(live.trainer)
+    before = live.disturbed()
     with pytest.raises((ValueError, InvalidCheckpointPath)):
         live.resume()
     assert_same_bits(end_of(live.trainer), before)
@@ -417,7 +447,7 @@ def test_a_truncated_file_is_refused(live, part):
     [
         (lambda c: c.pop("brainsched"), "saved without SchedulerCheckpoint"),
         (lambda c: c["brainsched"].pop("epochs_done"), "'brainsched' must be a dict of"),
-        (lambda c: c["brainsched"].update(epochs_done="abc"), "epochs_done must be an integer"),
+        (lambda c: c["brainsched"].update(epochs_done="abc"), "epochs_done must be .*, got 'abc'"),
         (lambda c: c["brainsched"].update(epochs_done=-5), "epochs_done must not be negative"),
         (lambda c: c["brainsched"].update(interval="step"), "interval='step', but this run has"),
         (lambda c: c["brainsched"]["schedulers"].clear(), "has 0 schedulers, but this run has 2"),
@@ -436,12 +466,14 @@ def test_a_truncated_file_is_refused(live, part):
             r"optimizer_state_dict\['1'\]\['opt_state'\]",
         ),
         (lambda c: c["optimizer_state_dict"].pop("1"), "optimizer_state_dict must be a dict of"),
+        (lambda c: c["optimizer_state_dict"]["1"].update(lr=np.nan), "must be finite"),
+        (lambda c: c["optimizer_state_dict"]["1"].update(step_count=-1), "step_count.*negative"),
     ],
 )
 def test_what_is_refused_is_named(live, damage, message):
     checkpoint = copy.deepcopy(live.saved)
     damage(checkpoint)
-    before = end_of(live.trainer)
+    before = live.disturbed()
     with pytest.raises((ValueError, TypeError), match=message):
         live.restore(checkpoint)
     assert_same_bits(end_of(live.trainer), before)

@@ -175,7 +175,7 @@ def end_of(trainer):
     schedulers = [optimizer.lr_scheduler for optimizer in trainer.optimizers]
     parts = [trainer.model, *trainer.optimizers, *schedulers]
     return jax.tree.map(
-        np.asarray,
+        lambda leaf: np.int32(leaf) if type(leaf) is int and leaf < 2**31 else np.asarray(leaf),
         {
             "states": [part.state_dict() for part in parts],
             "memories": memories,
