@@ -122,7 +122,7 @@ def _rates_of_ours(scheduler: Any, saved: Mapping[str, Any], rates: list[Any], e
             f"the checkpoint was saved with another schedule ({what} changed). The schedule of the "
             f"code holds from epoch {epoch} on, and {effect}",
             UserWarning,
-            stacklevel=4,
+            stacklevel=3,
         )
     return [
         rate if hand == plan or not kept else np.asarray(hand, rate_dtype())

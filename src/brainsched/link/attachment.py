@@ -59,11 +59,12 @@ def attach(scheduler: Drives, optimizer: OptaxOptimizer) -> None:
     having = scheduler._with_groups([given_rate(group) for group in groups] or [None])
     former, added = optimizer.lr_scheduler, []
     built_plain = former is not scheduler and not isinstance(former._current_lrs, RatesState)
+    if former is not scheduler:
+        require_own_tx(optimizer)  # a tx= of the user's goes on reading the former one's State
     if built_plain:
-        require_own_tx(optimizer)
         added = added_groups(optimizer)
     if groups:
-        warn_unless_read(optimizer, groups[0]["params"])
+        warn_unless_read(optimizer, groups[0]["params"], stacklevel=4)
     # All is checked: from here on nothing raises.
     if built_plain:
         upstream.stand_aside(optimizer, Rates)

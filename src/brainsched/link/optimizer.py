@@ -227,7 +227,7 @@ def require_own_tx(optimizer: OptaxOptimizer) -> None:
         )
 
 
-def warn_unless_read(optimizer: OptaxOptimizer, params: Any) -> None:
+def warn_unless_read(optimizer: OptaxOptimizer, params: Any, *, stacklevel: int = 3) -> None:
     """Warn of a transformation that does not read its rate; one of the user's is an error."""
     if not upstream.reads_its_rate(optimizer, params):
         require_own_tx(optimizer)
@@ -235,7 +235,7 @@ def warn_unless_read(optimizer: OptaxOptimizer, params: Any) -> None:
             f"{plain_class(optimizer).__name__} does not read its learning rate in braintools: no "
             f"scheduler changes how it trains",
             UserWarning,
-            stacklevel=3,
+            stacklevel=stacklevel,
         )
 
 
