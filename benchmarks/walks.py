@@ -1,4 +1,4 @@
-"""The walk of a reader through a call: how many calls of the package's functions, in how many files.
+"""The walk of a reader through a call: how many calls of the package, in how many files.
 
 ``python benchmarks/walks.py`` prints a line for each walk.
 """
