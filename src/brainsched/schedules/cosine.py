@@ -178,9 +178,9 @@ class WarmupCosineSchedule(FallingLR):
     base_lr : float or sequence of float
         The highest rate, at :math:`t = W`, of every param group or one for each.
     warmup_steps : int or float
-        How many epochs, or updates, the rate rises: :math:`W`.
+        In epochs; in updates if stepped once an update: how long the rate rises, :math:`W`.
     total_steps : int or float
-        The epoch at which the rate reaches ``eta_min``: :math:`T`, at least :math:`W`.
+        In the same unit: when the rate reaches ``eta_min``, :math:`T`, at least :math:`W`.
     warmup_start_lr : float, sequence of float, or mapping from str to float
         The first rate, of every param group or one for each. With 0, stepped once an epoch, the
         first epoch trains at rate 0: see :class:`WarmupScheduler`.

@@ -117,7 +117,8 @@ class OneCycleLR(FallingLR):
     max_lr : float or sequence of float
         The highest rate, of every param group or one for each: here the base rate is this.
     total_steps : int or float, optional
-        The epoch of the last rate, :math:`T`. Default: ``epochs * steps_per_epoch``.
+        In epochs; in updates if stepped once an update: when the last rate comes, :math:`T`.
+        Default: ``epochs * steps_per_epoch``.
     epochs, steps_per_epoch : int, optional
         Needed together where ``total_steps`` is not given.
     pct_start : float

@@ -73,7 +73,7 @@ class ExponentialDecayLR(FallingLR):
     base_lr : float or sequence of float
         The first rate, of every param group or one for each.
     decay_steps : int or float
-        In how many epochs, or updates, the rate changes by ``decay_rate``.
+        In epochs; in updates if stepped once an update: how long a change by ``decay_rate`` takes.
     decay_rate : float
         The factor :math:`r`, above 0. Above 1 the rate grows, at most to the largest float32.
     transition_begin : int or float

@@ -26,7 +26,7 @@ class InverseSqrtLR(FallingLR):
     base_lr : float or sequence of float
         The highest rate, at :math:`t = W`, of every param group or one for each.
     warmup_steps : int or float
-        How many epochs, or updates, the rate rises: :math:`W`.
+        In epochs; in updates if stepped once an update: how long the rate rises, :math:`W`.
     timescale : int or float, optional
         How long after :math:`W` the rate is :math:`1 / \sqrt{2}` of its highest: :math:`\tau`.
         Default: ``warmup_steps``, or 10,000 without a warm-up.
@@ -93,7 +93,8 @@ class InverseTimeDecayLR(FallingLR):
     base_lr : float or sequence of float
         The first rate, of every param group or one for each.
     decay_steps : int or float
-        In how many epochs, or updates, the divisor grows by ``decay_rate``.
+        In epochs; in updates if stepped once an update: how long the divisor takes to grow by
+        ``decay_rate``.
     decay_rate : float
         What the divisor grows by: :math:`r`, 0 or more. With 1 the rate is a half, a third, a
         quarter of the first one after 1, 2 and 3 times ``decay_steps``.

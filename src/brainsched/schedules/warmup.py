@@ -73,8 +73,8 @@ class WSD(FallingLR):
     base_lr : float or sequence of float
         The highest rate, of every param group or one for each.
     warmup_steps, stay_steps, decay_steps : int or float
-        How many epochs, or updates, the rate rises, stays and falls: :math:`W`, :math:`S` and
-        :math:`D`. Only the last must be above 0.
+        In epochs; in updates if stepped once an update: how long the rate rises, stays and falls,
+        :math:`W`, :math:`S` and :math:`D`. Only the last must be above 0.
     warmup_start_lr : float, sequence of float, or mapping from str to float
         The first rate, of every param group or one for each.
     eta_min : float, sequence of float, or mapping from str to float
