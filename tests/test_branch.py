@@ -36,7 +36,7 @@ from brainsched import (
     cooldown,
     rewarm,
 )
-from schedule_strategies import MOST, composed, single
+from schedule_strategies import MOST, composed, rates, single
 
 LONG_RUN: dict[str, Any] = {
     "base_lr": 0.4,
@@ -110,7 +110,7 @@ def test_the_base_rate_of_a_composition_is_its_first_parts():
 def test_before_the_branch_nothing_changes_and_after_it_nothing_jumps(data):
     old = trunks(data.draw)
     at, length = data.draw(st.integers(0, MOST)), data.draw(st.integers(1, MOST))
-    end_lr = data.draw(st.none() | st.floats(0, 1))
+    end_lr = data.draw(st.none() | rates)
     strategy = data.draw(st.sampled_from(["linear", "cos", "sqrt", "polynomial"]))
     branch = Branch(old, at, length, end_lr, strategy)
     np.testing.assert_array_equal(branch.lr_at(range(at + 1)), old.lr_at(range(at + 1)))

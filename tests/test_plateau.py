@@ -16,6 +16,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from brainsched import (
+    LambdaLR,
     PerUpdate,
     ReduceLROnPlateau,
     SequentialLR,
@@ -525,3 +526,11 @@ def test_a_group_added_later_joins_the_plan_and_its_reductions():
     scheduler.step(epoch=4)
     optimizer.add_param_group({"v": brainstate.ParamState(jnp.ones(2))}, lr=0.8)
     np.testing.assert_allclose(scheduler.get_last_lr(), [0.025, 0.2])
+
+
+def test_a_plan_that_gives_no_rate_raises_when_its_epoch_comes_and_changes_nothing():
+    scheduler = ReduceLROnPlateau(scheduler=LambdaLR(0.1, lambda epoch: 1.0 - epoch))
+    scheduler.step()
+    with pytest.raises(ValueError, match=r"group 0 the rate -0\.1 at epoch 2: a rate must be fini"):
+        scheduler.step()
+    assert scheduler.epoch == 1

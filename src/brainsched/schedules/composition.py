@@ -21,6 +21,13 @@ from brainsched.schedules.lengths import boundaries, reached
 from brainsched.types import Array, Epochs, LRs, largest_epoch
 
 
+def require_part(name: str, part: Any) -> None:
+    """Raise unless ``part`` is a scheduler whose rate is a function of the epoch."""
+    if not isinstance(part, LRScheduler):
+        raise TypeError(f"{name} must be a scheduler of brainsched, got {type(part).__name__}")
+    part._require_pure(name)
+
+
 class Composition(LRScheduler):
     """What compositions share: each part has its own base rates, and groups join every part.
 
@@ -35,11 +42,7 @@ class Composition(LRScheduler):
 
     def __init__(self, parts: Mapping[str, LRScheduler], last_epoch: int | None) -> None:
         for name, part in parts.items():
-            if not isinstance(part, LRScheduler):
-                raise TypeError(
-                    f"{name} must be a scheduler of brainsched, got {type(part).__name__}"
-                )
-            part._require_pure(name)
+            require_part(name, part)
         _require_the_same_groups({name: part._bases for name, part in parts.items()})
         limits = [part.max_groups for part in parts.values() if part.max_groups is not None]
         self.max_groups = min(limits, default=None)

@@ -35,7 +35,7 @@ class CyclicLR(LRScheduler):
     mode, gamma : {'triangular', 'triangular2', 'exp_range'}, float
         What becomes of the height of the cycles; :math:`\gamma` is in (0, 1].
     scale_fn : callable, optional
-        In the place of ``mode``: from a number to :math:`s_t`, in [0, 1]. JAX traces it.
+        Instead of ``mode``: from a number to :math:`s_t`, in [0, 1]. JAX traces it.
     scale_mode : {'cycle', 'iterations'}
         What number: that of the cycle, from 1.0, or the epoch.
     last_epoch : int

@@ -17,14 +17,7 @@ from brainsched.types import BaseLRs, Rates
 class GroupRates:
     """One rate for all param groups, or one for each; the last entry counts for those beyond it.
 
-    Parameters
-    ----------
-    name : str
-        The argument that has them, for messages.
-    value : float, sequence of float, or mapping from str to float
-        The rates; a mapping has the names of the groups.
-    base_lr : rates
-        The argument with the names of the groups, where it is a mapping.
+    ``name`` is the argument that has the rates, and ``base_lr`` has the names of the groups.
     """
 
     def __init__(self, name: str, value: Any, base_lr: Any) -> None:

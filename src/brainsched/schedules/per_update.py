@@ -28,7 +28,7 @@ class PerUpdate(Composition):
     Parameters
     ----------
     scheduler : LRScheduler
-        The part, in epochs; a composition too. Its position plays no role.
+        The part, in epochs; a composition too. Its position is ignored.
     steps_per_epoch : float
         How many updates make an epoch of the part; ``len(data) / batch_size`` need not be whole.
     staircase : bool

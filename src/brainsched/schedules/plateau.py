@@ -14,6 +14,7 @@ from brainsched.core.evaluation import Bases, Evaluation, Move, advance, stay
 from brainsched.core.scheduler import LRScheduler
 from brainsched.core.states import CountState, MetricState
 from brainsched.schedules import schedule_checks
+from brainsched.schedules.composition import require_part
 from brainsched.schedules.floors import FallingLR, Floor
 from brainsched.schedules.powers import Powers
 from brainsched.types import Array, BaseLRs, Epochs, Rates
@@ -31,8 +32,9 @@ class _OfEpochAndReductions(Evaluation):
         if not self.on_host or any(type(scalar) is not np.ndarray for scalar in position):
             return super().__call__(move, *position)
         position = move(np, *position)
-        rates = self._rounded(position[-2:], np)[0]
-        return position, [rates[group, ...] for group in range(self.groups)]
+        rates = self._rounded(position[-2:], np)[:1]
+        self._require_rates(rates, np.asarray(position[-2:-1]))
+        return position, [rates[0, group, ...] for group in range(self.groups)]
 
     def _in_jax(self, move: Move, *position: Array) -> tuple[tuple[Array, ...], list[Array]]:
         position = move(jnp, *position)
@@ -53,8 +55,8 @@ class ReduceLROnPlateau(FallingLR):
 
     with the rate of ``scheduler``, or without one the base rate. The rate is reduced when the
     metric has not improved for more than ``patience`` observations. To improve is to be better
-    than ``best`` by ``threshold * |best|``, or by
-    ``threshold`` in threshold mode ``'abs'``: below it in mode ``'min'``, above it in ``'max'``.
+    than ``best`` by ``threshold * |best|``, or by ``threshold`` in threshold mode ``'abs'``: below
+    it in mode ``'min'``, above it in ``'max'``.
 
     Parameters
     ----------
@@ -152,11 +154,7 @@ class ReduceLROnPlateau(FallingLR):
             self._floor = Floor("min_lr", min_lr, None, base_lr)
             LRScheduler.__init__(self, base_lr, last_epoch)
             return
-        if not isinstance(scheduler, LRScheduler):
-            raise TypeError(
-                f"scheduler must be a scheduler of brainsched, got {type(scheduler).__name__}"
-            )
-        scheduler._require_pure("scheduler")
+        require_part("scheduler", scheduler)
         if not (isinstance(base_lr, float) and base_lr == 1e-3):
             raise ValueError(f"base_lr is that of scheduler: leave it out, got {base_lr!r}")
         self.base_lr = base_lr

@@ -21,9 +21,8 @@ _MASK = (1 << _BITS) - 1
 class Powers:
     """The powers of ``base``, a float above 0, with exponents that are not negative.
 
-    They stop where no rate is left, or where it exceeds all: at the limits of float64. A power is
-    one entry of a table of 4,096. For a base so near 1 that there are more powers than that, the
-    exponent is taken apart into digits in base 4,096, and the power of each is looked up.
+    They stop at the limits of float64. A power is one entry of a table of 4,096. For a base so near
+    1 that there are more, each digit of the exponent in base 4,096 is looked up.
     """
 
     def __init__(self, base: float) -> None:

@@ -29,7 +29,7 @@ class ValueSchedule:
     Parameters
     ----------
     schedule : LRScheduler
-        What gives the share, for one param group. Its position plays no part.
+        What gives the share, for one param group. Its position is ignored.
     at_zero, at_one : float
         The value where the rate is 0, :math:`v_0`, and where it is 1, :math:`v_1`: of either sign
         and in either order. Scalar arrays, traced or not, serve too.
