@@ -1,4 +1,4 @@
-"""Ask PyTorch, transformers, timm and Keras for the rates of docs/guides/coming-from.md.
+"""Ask PyTorch, transformers, timm and Keras for the rates of docs/schedule-equivalents.md.
 
     pip install torch transformers timm keras
     python integration_tests/peer_rates.py
@@ -15,7 +15,7 @@ import warnings
 from pathlib import Path
 from typing import Any, NamedTuple
 
-GUIDE = Path(__file__).parents[1] / "docs" / "guides" / "coming-from.md"
+GUIDE = Path(__file__).parents[1] / "docs" / "schedule-equivalents.md"
 RATES = Path(__file__).with_name("peer_rates.json")
 RATE = 0.1  # of the optimizer that the calls are given
 STEPS = 30

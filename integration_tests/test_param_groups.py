@@ -140,7 +140,7 @@ PARAMS = {
     "arrays": (lambda taken: {KEY: jnp.zeros(2)}, TypeError, "must be a State, got A"),
     "nested": (lambda taken: {KEY: {"w": parameter()}}, TypeError, "must be a State, got dict"),
     "a taken key": (lambda taken: {("first", "weight"): parameter()}, ValueError, "has the key of"),
-    "a taken state": (lambda taken: {KEY: taken}, ValueError, "is in another param group already"),
+    "a taken state": (lambda taken: {KEY: taken}, ValueError, "is already in another param group"),
     "keys of two kinds": (lambda taken: {KEY: parameter(), 3: parameter()}, ValueError, "sort"),
 }
 ARGUMENTS = {

@@ -234,7 +234,7 @@ def test_an_argument_without_a_form_in_a_config_is_named():
         def formula(self, epoch, base_lrs, xp):
             return base_lrs
 
-    with pytest.raises(TypeError, match=r"chosen has no form in a config: \{3\}"):
+    with pytest.raises(TypeError, match=r"chosen cannot be written in a config: \{3\}"):
         _ = ChosenLR(chosen={3}).config
 
 
@@ -269,7 +269,7 @@ DAMAGE = [
 
 
 def test_what_is_no_dict_is_refused():
-    with pytest.raises(TypeError, match=r"state_dict must be a dict, as .* gives, got list"):
+    with pytest.raises(TypeError, match=r"state_dict must be a dict, as .* returns, got list"):
         at(1).load_state_dict([1, 2])
 
 
@@ -322,7 +322,7 @@ def test_config_is_json_and_rebuilds_the_scheduler():
 
 
 def test_traced_schedule_has_no_config():
-    with pytest.raises(TypeError, match="values is traced, so that the scheduler has no config"):
+    with pytest.raises(TypeError, match="values is traced, so the scheduler has no config"):
         jax.jit(lambda v: PiecewiseConstantSchedule(0.1, [1], v).config)(jnp.ones(2))
 
 

@@ -1,7 +1,7 @@
-"""Checks of what a user passes in, each with a message that names the parameter and the element.
+"""Checks of arguments, each with a message that names the parameter and the element.
 
 A wrong type raises ``TypeError`` and a wrong value ``ValueError``. A bool is never a number.
-Traced and device arrays are checked by shape and dtype alone: their numbers are not known yet,
+Traced and device arrays are checked by shape and dtype alone: their numbers are not known,
 or only after waiting for the device.
 """
 
@@ -28,21 +28,21 @@ def shown(value: Any) -> str:
 
 
 def keys(name: str, value: Any, expected: Iterable[str], source: str) -> None:
-    """Raise unless ``value`` is a mapping that has the keys that ``source`` gives, and no other."""
+    """Raise unless ``value`` is a mapping that has exactly the keys that ``source`` returns."""
     if not isinstance(value, Mapping):
-        raise TypeError(f"{name} must be a dict, as {source} gives, got {type(value).__name__}")
+        raise TypeError(f"{name} must be a dict, as {source} returns, got {type(value).__name__}")
     for key in expected:
         if key not in value:
-            raise ValueError(f"{name} has no {key!r}: give all that {source} gave")
+            raise ValueError(f"{name} has no {key!r}: pass everything that {source} returned")
     for key in value:
         if key not in expected:
             raise ValueError(
-                f"{name} has an unknown key {key!r}: {source} gives {', '.join(expected)}"
+                f"{name} has an unknown key {key!r}: {source} returns {', '.join(expected)}"
             )
 
 
 def unwrap(value: Any) -> Any:
-    """Turn a 0-d NumPy array into the scalar that it holds; leave all else alone."""
+    """Turn a 0-d NumPy array into its scalar; leave everything else alone."""
     return value[()] if isinstance(value, np.ndarray) and value.ndim == 0 else value
 
 
@@ -61,7 +61,7 @@ def real(name: str, value: Any) -> Any:
 def number(name: str, value: Any, *, largest: float = LARGEST_RATE) -> float:
     """Return ``value`` as a float: a real number, finite, not negative, at most ``largest``."""
     value = real(name, value)
-    if not 0 <= value < math.inf:  # nor is NaN
+    if not 0 <= value < math.inf:  # excludes NaN
         raise ValueError(f"{name} must be finite and not negative, got {value!r}")
     if value > largest:
         raise ValueError(f"{name} must be at most {largest:.4g}, got {shown(value)}")
@@ -86,14 +86,14 @@ def rate(name: str, value: Any) -> float | jax.Array:
 
 
 def are_rates(values: np.ndarray) -> np.ndarray:
-    """Return for each number whether it is finite and not negative, and so a rate."""
-    return (values >= 0) & (values < np.inf)  # nor is NaN one
+    """Return for each number whether it is a rate: finite and not negative."""
+    return (values >= 0) & (values < np.inf)  # excludes NaN
 
 
 def known_rate(name: str, value: jax.Array, hint: str = "") -> jax.Array:
-    """Return a rate on a device, or those of many runs, and wait for it to look at it."""
+    """Return a rate on a device, or those of many runs, after waiting for it to check it."""
     value = real_array(name, value)
-    if value.is_fully_addressable or value.is_fully_replicated:  # or no process knows all of it
+    if value.is_fully_addressable or value.is_fully_replicated:  # else no process has all of it
         found = np.asarray(value)
         if not are_rates(found).all():
             raise ValueError(f"{name} must be finite and not negative, got {found}{hint}")
@@ -101,7 +101,7 @@ def known_rate(name: str, value: jax.Array, hint: str = "") -> jax.Array:
 
 
 def integer(name: str, value: Any) -> int:
-    """Return ``value`` as an int; a whole float is one."""
+    """Return ``value`` as an int; a whole float is accepted."""
     value = real(name, value)
     if not isinstance(value, numbers.Integral) and not float(value).is_integer():
         raise ValueError(f"{name} must be an integer, got {value!r}")
@@ -122,7 +122,7 @@ def epoch_number(name: str, value: Any) -> int:
 def epoch(name: str, value: Any) -> Array:
     """Return an epoch as a scalar in the dtype of ``last_epoch``.
 
-    Below 0 a JAX array counts as 0, since its number cannot be looked at.
+    A JAX array is not checked; below 0 it counts as 0.
     """
     if isinstance(value, np.ndarray | jax.Array) and value.ndim:
         raise ValueError(f"{name} must be a scalar, got an array of shape {value.shape}")
@@ -136,7 +136,7 @@ def epoch(name: str, value: Any) -> Array:
 def real_epoch(name: str, value: Any) -> Array:
     """Return an epoch that may lie between whole ones, or an array of them.
 
-    Below 0 a JAX array counts as 0, since its numbers cannot be looked at.
+    A JAX array is not checked; numbers below 0 count as 0.
     """
     if isinstance(value, jax.Array):
         value = real_array(name, value)
@@ -158,7 +158,7 @@ def real_epoch(name: str, value: Any) -> Array:
 
 
 def clipped(value: jax.Array) -> jax.Array:
-    """Convert to the dtype of ``last_epoch``; an unsigned number that is too large stays large."""
+    """Convert to the dtype of ``last_epoch``; an unsigned number that is too large is clipped."""
     if jnp.issubdtype(value.dtype, jnp.unsignedinteger):
         largest = min(largest_epoch(), int(jnp.iinfo(value.dtype).max))
         value = jnp.minimum(value, np.asarray(largest, value.dtype))
@@ -183,8 +183,7 @@ def group_names(name: str, value: Any) -> tuple[str, ...]:
             raise TypeError(f"{name} must have the names of param groups as keys, got {shown(key)}")
         if not key or key.isdecimal():
             raise ValueError(
-                f"{name} must have names as keys that are no numbers, which count the groups, "
-                f"got {key!r}"
+                f"{name} must have names as keys, not numbers, which count the groups, got {key!r}"
             )
     return tuple(value)
 
@@ -239,7 +238,7 @@ def metric(name: str, value: Any) -> Array:
 
 
 def table(name: str, value: Any, boundaries: int, *, more: int) -> Array:
-    """Return so many multipliers more than there are boundaries, or rows with one a param group.
+    """Return one multiplier for each stage, or a row for each with one for each param group.
 
     Returns
     -------

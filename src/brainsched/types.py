@@ -20,7 +20,7 @@ Array: TypeAlias = np.ndarray | jax.Array
 Rate: TypeAlias = float | np.floating | np.ndarray | jax.Array
 Rates: TypeAlias = Rate | Sequence[Rate] | Mapping[str, Rate]
 
-# What a formula takes and gives, all in float64: epochs with an axis of length 1 for the param
+# What a formula takes and returns, all in float64: epochs with an axis of length 1 for the param
 # groups, the base rate of each group, and the rate of each group at each epoch.
 Epochs: TypeAlias = Float[Array, "*epoch 1"]
 BaseLRs: TypeAlias = Float[Array, " groups"]
@@ -54,14 +54,14 @@ def largest_epoch() -> int:
 
 
 def strongly_typed(value: jax.Array, dtype: Any) -> jax.Array:
-    """Return ``value`` in ``dtype``, and not weakly typed, which would be traced again."""
+    """Return ``value`` in ``dtype``, strongly typed: a weak type would be traced again."""
     if value.dtype == dtype and not value.weak_type:
         return value
     return jax.lax.convert_element_type(value, dtype)
 
 
 def placed_like(value: Array, former: Any) -> Array:
-    """Put a value on the host where the former one was committed to, if it was.
+    """Place a host value where the former one was committed, if it was.
 
     A State whose placement changes between two calls makes JAX compile the user's step again.
     """

@@ -1,4 +1,4 @@
-"""The schedule and the scheduler: what a class of one formula gets besides.
+"""The schedule and the scheduler: everything a class of one formula inherits.
 
 Evaluation, base rates, arguments, States, config, checkpoints and copies. It may import link,
 checks and types.

@@ -1,8 +1,8 @@
-"""The arguments of a scheduler's constructor: all that its schedule depends on, and fixed.
+"""The arguments of a scheduler's constructor: everything its schedule depends on.
 
-A schedule is a pure function of the epoch because nothing else that it is calculated from can
+A schedule is a pure function of the epoch because nothing else that it is computed from can
 change: the arguments are copied when the scheduler is built, and cannot be assigned or changed in
-place after that. So they are also what a checkpoint records and what rebuilds the scheduler.
+place afterwards. A checkpoint records them, and they rebuild the scheduler.
 """
 
 import inspect
@@ -14,7 +14,7 @@ import numpy as np
 
 
 class Keeps(Protocol):
-    """What is asked of a scheduler here: its arguments are attributes of their names."""
+    """What this module needs of a scheduler: each argument is an attribute of the same name."""
 
     _first_epoch: int
     _parts_are_in_epochs: bool
@@ -24,7 +24,7 @@ class Keeps(Protocol):
 class FixedList(list[Any]):
     """A list that cannot be changed: an argument as the user gave it.
 
-    To JAX, which takes any other subclass of list for a leaf, it is a node with a list's keys.
+    JAX treats other subclasses of list as leaves. This one is a node with a list's keys.
     """
 
     # Why it cannot be changed, and what to do instead.
@@ -45,7 +45,7 @@ class FixedList(list[Any]):
 
     @classmethod
     def tree_unflatten(cls, _: None, entries: Iterable[Any]) -> list[Any]:
-        """Return a plain list: what is made from an argument is none."""
+        """Return a plain list: what JAX makes from an argument is not an argument."""
         return list(entries)
 
 
@@ -77,7 +77,7 @@ def fixed(value: Any) -> Any:
 
 
 def fix(scheduler: "Keeps") -> None:
-    """Replace the arguments of ``scheduler``, and what follows from them, by fixed copies."""
+    """Replace the arguments of ``scheduler``, and what was derived from them, with fixed copies."""
     attributes = scheduler.__dict__
     names = inspect.signature(type(scheduler)).parameters
     for name, value in attributes.items():
@@ -103,18 +103,18 @@ def parts(scheduler: "Keeps") -> "Iterator[Keeps]":
 
 
 def counts_updates(scheduler: "Keeps") -> "Keeps | None":
-    """Return the scheduler, or the part, that makes its epochs updates, if one does."""
+    """Return the scheduler or the part whose epochs are updates, or None."""
     wholes = [scheduler, *parts(scheduler)]
     return next((whole for whole in wholes if whole._parts_are_in_epochs), None)
 
 
 def numbers(scheduler: "Keeps") -> list[Any]:
-    """Return all that the formula is calculated from: numbers, arrays and functions."""
+    """Return everything that the formula is computed from: numbers, arrays and functions."""
     found = []
     stack = _given(scheduler)
     while stack:
         leaf = stack.pop()
-        if isinstance(leaf, list | tuple):  # there may be schedulers in it
+        if isinstance(leaf, list | tuple):  # it may contain schedulers
             stack.extend(leaf)
         elif isinstance(leaf, FixedDict):
             stack.extend(leaf.values())

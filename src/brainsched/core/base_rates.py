@@ -38,7 +38,7 @@ class BaseRates:
 
     @property
     def known(self) -> int:
-        """How many groups have a base rate of their own, joined or waited for."""
+        """Number of groups with a base rate of their own, including those yet to be added."""
         return max(len(self.listed), max(self.given, default=-1) + 1)
 
     def adding(self, group: int, lr: Any) -> "BaseRates":
@@ -47,7 +47,7 @@ class BaseRates:
         Raises
         ------
         TypeError, ValueError
-            If ``lr`` is no rate, or differs from the base rate that the group has already.
+            If ``lr`` is not a rate, or differs from the group's entry in ``base_lr``.
         """
         if lr is None:
             return self
@@ -68,9 +68,9 @@ class BaseRates:
 
 @dataclasses.dataclass(frozen=True)
 class JointBaseRates:
-    """The base rates of a composition: each part has its own, and the first part's are shown.
+    """The base rates of a composition: each part has its own; the first part's are reported.
 
-    A part with a single base rate has it for the groups of the other parts, too.
+    A part with a single base rate uses it for every group.
 
     Parameters
     ----------
@@ -87,12 +87,12 @@ class JointBaseRates:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The names that a part gives to the groups: the same in each that gives any."""
+        """The names of the groups, the same in every part that has names."""
         return next((part.names for part in self.parts if part.names), ())
 
     @property
     def known(self) -> int:
-        """How many groups have a base rate of their own in a part."""
+        """Number of groups with a base rate of their own in some part."""
         return max(part.known for part in self.parts)
 
     def first(self, groups: int) -> list[Rate]:

@@ -1,4 +1,4 @@
-"""What a scheduler saves, and how it comes back: checked as a whole, and written only then."""
+"""What a scheduler saves, and how it is restored: all is checked before anything is written."""
 
 import math
 import warnings
@@ -60,7 +60,7 @@ class Checkpointed:
         }
 
     def load_state_dict(self: Any, state_dict: Mapping[str, Any]) -> None:
-        """Go to the position of a checkpoint and apply its rates, in the optimizer too.
+        """Go to the position of a checkpoint, and apply the rates there, in the optimizer too.
 
         The schedule and its base rates come from the code. Rates that were set by hand are restored
         where the schedule's own are what they were.
@@ -68,9 +68,9 @@ class Checkpointed:
         Parameters
         ----------
         state_dict : dict
-            What :meth:`state_dict` gave, as it is or as a file format made it: numbers or arrays,
+            What :meth:`state_dict` returned, or what a file format made of it: numbers or arrays,
             lists or dicts keyed ``'0'``, ``'1'``. The dict of braintools' class of the same name
-            loads too: its position counts, and the rates are computed anew.
+            loads too: its position is used, and the rates are computed anew.
 
         Raises
         ------
@@ -104,7 +104,7 @@ class Checkpointed:
 
 
 def _rates_of_ours(scheduler: Any, saved: Mapping[str, Any], rates: list[Any], epoch: int) -> Any:
-    """Return the rates to apply; warn where the schedule's are not those that were saved."""
+    """Return the rates to apply; warn if the schedule's rates differ from the saved ones."""
     applied, scheduled = (
         _rates(saved, key, len(rates)) for key in ("current_lrs", "scheduled_lrs")
     )
@@ -133,7 +133,7 @@ def _rates_of_ours(scheduler: Any, saved: Mapping[str, Any], rates: list[Any], e
 def _changed(scheduler: Any, saved: Mapping[str, Any], epoch: int) -> list[str]:
     """Return the names of the arguments that differ from those that were saved.
 
-    A checkpoint of the schedule that a branch leaves is one of the branch's own, up to there.
+    A branch also takes checkpoints of the schedule that it leaves.
     """
     before = saved["config"]
     if not isinstance(before, Mapping):
@@ -149,8 +149,8 @@ def _changed(scheduler: Any, saved: Mapping[str, Any], epoch: int) -> list[str]:
     if not found:
         raise ValueError(
             f"state_dict['config']['class'] is {before.get('class')!r}, but this scheduler is a "
-            f"{' of a '.join(trunk.config['class'] for trunk in trunks)}: go on at its epoch with "
-            f"step({epoch}) instead"
+            f"{' of a '.join(trunk.config['class'] for trunk in trunks)}: to continue at its "
+            f"epoch, call step({epoch})"
         )
     base_lrs = [
         checks.number("state_dict['base_lrs']", _on_host(rate)) for rate in _list(saved, "base_lrs")
@@ -159,7 +159,7 @@ def _changed(scheduler: Any, saved: Mapping[str, Any], epoch: int) -> list[str]:
     same_bases = len(base_lrs) == len(present) and all(map(_same, base_lrs, present))
     names = min(found, key=len)
     if names == ["base_lr"] and same_bases:
-        return []  # what was given as lr= of a group may be an entry of base_lr now, or the reverse
+        return []  # a base rate has moved between lr= of a group and base_lr
     return names if names or same_bases else ["base_lrs"]
 
 
@@ -169,7 +169,7 @@ def braintools_keys(scheduler: Any) -> tuple[str, ...]:
 
 
 def _missing_memory(scheduler: Any, state_dict: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what braintools does not save: how often ReduceLROnPlateau has reduced the rate."""
+    """Return what braintools does not save: the number of reductions of a ReduceLROnPlateau."""
     if "reductions" not in scheduler._memory:
         return {}
     rate, base = _rates(state_dict, "current_lrs", None)[0], float(scheduler.base_lrs[0])

@@ -1,6 +1,6 @@
-"""A scheduler's arguments as plain JSON types, and whether two such configs say the same.
+"""A scheduler's arguments as plain JSON types, and whether two such configs are equal.
 
-The way back is :mod:`brainsched.configs.from_config`.
+The inverse is :mod:`brainsched.configs.from_config`.
 """
 
 import functools
@@ -34,7 +34,7 @@ def full_name(cls: type) -> str:
 
 
 def name_of(cls: type) -> str:
-    """Return the name of a class in a config: with its module, where ours has the name already."""
+    """Return the name of a class in a config: with its module if it is the name of ours."""
     return full_name(cls) if cls.__name__ in _our_names and not is_ours(cls) else cls.__name__
 
 
@@ -44,12 +44,12 @@ def is_ours(cls: type) -> bool:
 
 
 def classes() -> dict[str, Any]:
-    """Return the classes that a config may name; of two with one name, the later one."""
+    """Return the classes that a config may name; if two have the same name, the later one."""
     return {name_of(cls): cls for cls in _classes.values()}
 
 
 def class_of(name: str) -> Any:
-    """Return the class that a config names, with its module or without; None if there is none."""
+    """Return the class that a config names, with or without its module, or None."""
     if name in _classes:
         return _classes[name]
     found = [cls for cls in _classes.values() if name_of(cls) == name]
@@ -60,7 +60,7 @@ def class_of(name: str) -> Any:
 
 
 def for_every_class(listener: Callable[[type], None]) -> None:
-    """Call ``listener`` with each scheduler class, those that there are and those to come."""
+    """Call ``listener`` with every scheduler class, present and future."""
     _listeners.append(listener)
     for cls in _classes.values():
         listener(cls)
@@ -151,10 +151,10 @@ def call(scheduler: Any, **replaced: str) -> str:
 
 
 def differences(saved: Any, present: Mapping[str, Any]) -> list[str]:
-    """Return the names of the arguments that differ; where to begin is not one of them.
+    """Return the names of the arguments that differ, except ``last_epoch``.
 
-    An argument that ``saved`` lacks, because the class had no such argument when it was saved, had
-    the value that is its default now.
+    An argument that ``saved`` lacks counts as its default: the class did not have it when it was
+    saved.
     """
     missing = [name for name in present if name not in saved]
     saved = {**saved, **_defaults(present.get("class", ""), missing)}
@@ -167,7 +167,7 @@ def differences(saved: Any, present: Mapping[str, Any]) -> list[str]:
 
 
 def _defaults(name: str, arguments: Sequence[str]) -> dict[str, Any]:
-    """Return the defaults, where they have any, of arguments of the class of this name."""
+    """Return the defaults of those arguments of the named class that have one."""
     cls = classes().get(name)
     found = {} if cls is None else inspect.signature(cls).parameters
     return {
@@ -178,12 +178,12 @@ def _defaults(name: str, arguments: Sequence[str]) -> dict[str, Any]:
 
 
 def _plain(name: str, value: Any) -> Any:
-    if isinstance(value, np.generic):  # first, as np.float64 is a float, but not one to YAML
+    if isinstance(value, np.generic):  # first: np.float64 is a float, but YAML cannot write it
         return value.item()
     if value is None or isinstance(value, bool | int | float | str):
         return value
     if isinstance(value, jax.core.Tracer):
-        raise TypeError(f"{name} is traced, so that the scheduler has no config")
+        raise TypeError(f"{name} is traced, so the scheduler has no config")
     if hasattr(value, "config"):
         return value.config
     if callable(value):
@@ -194,7 +194,7 @@ def _plain(name: str, value: Any) -> Any:
         return {key: _plain(f"{name}[{key!r}]", entry) for key, entry in value.items()}
     if isinstance(value, Sequence):
         return [_plain(f"{name}[{i}]", entry) for i, entry in enumerate(value)]
-    raise TypeError(f"{name} has no form in a config: {value!r}")
+    raise TypeError(f"{name} cannot be written in a config: {value!r}")
 
 
 def as_list(value: Any) -> Any:
@@ -205,7 +205,7 @@ def as_list(value: Any) -> Any:
 
 
 def _same(saved: Any, present: Any) -> bool:
-    """Whether two parts of configs say the same, in whatever types a file format left them."""
+    """Whether two parts of configs are equal, whatever types a file format made of them."""
     saved = as_list(saved)
     if isinstance(saved, np.ndarray | np.generic | jax.Array):
         saved = np.asarray(saved).tolist()
@@ -224,5 +224,5 @@ def _same(saved: Any, present: Any) -> bool:
 
 def same_number(saved: float, present: float) -> bool:
     """Whether two numbers are the same in float32, which some formats round to."""
-    in_range = -1e300 < saved < 1e300  # 10**400 fits into no float
+    in_range = -1e300 < saved < 1e300  # 10**400 does not fit into a float
     return in_range and math.isclose(saved, present, rel_tol=np.finfo(np.float32).eps / 2)

@@ -1,13 +1,13 @@
 """Copies of a scheduler: by ``copy`` and ``pickle``, and through brainstate's graph.
 
-There is one way to copy all but the States: :func:`attributes` out of the original, and
-:func:`built` from them. The States are what the three differ in: pickle takes their values to the
-host, and the graph hands them over by itself. Neither the optimizer nor the evaluation, which holds
-compiled programs, is copied: a scheduler drives one optimizer, and the evaluation is made anew.
+All three take :func:`attributes` from the original and pass them to :func:`built`. They differ in
+the States: pickle moves their values to the host, and the graph hands over the States themselves.
+The optimizer and the evaluation, which holds compiled programs, are not copied: a scheduler drives
+one optimizer, and the evaluation is made anew.
 
-``brainstate.graph.Node`` would make all attributes, arrays and lists among them, into the graph's
-children, and copies through the graph. So a class of ours registers what its children are, its own
-States, and has its own ``__deepcopy__``.
+``brainstate.graph.Node`` would make every attribute a child in the graph, arrays and lists
+included, and copy through the graph. So our classes register their own States as the children, and
+have their own ``__deepcopy__``.
 """
 
 import copy
@@ -47,7 +47,7 @@ class Copied:
 
 
 def attributes(scheduler: Any) -> dict[str, Any]:
-    """Return all that a copy of ``scheduler`` has besides States."""
+    """Return everything but the States that a copy of ``scheduler`` needs."""
     kept = {
         name: value
         for name, value in scheduler.__dict__.items()
@@ -57,7 +57,7 @@ def attributes(scheduler: Any) -> dict[str, Any]:
 
 
 def built(scheduler: Any, attributes: dict[str, Any]) -> Any:
-    """Return ``scheduler``, which is empty, with these attributes and without States."""
+    """Fill an empty ``scheduler`` with these attributes, without States, and return it."""
     scheduler.__dict__.update(attributes)
     groups = attributes["_groups"]
     scheduler.__dict__["_evaluation"] = scheduler._evaluation_of(groups, scheduler._bases)
@@ -65,7 +65,7 @@ def built(scheduler: Any, attributes: dict[str, Any]) -> Any:
 
 
 class _Blueprint:
-    """What stands for a scheduler in a graph's definition, which is hashed and compared."""
+    """A scheduler in the definition of a graph, which is hashed and compared."""
 
     def __init__(self, scheduler: Any) -> None:
         self.scheduler = scheduler

@@ -1,17 +1,17 @@
-"""From a formula to rates: the one place where formulas are evaluated, wherever the numbers live.
+"""From a formula to rates: all formulas are evaluated here, wherever their numbers live.
 
 There are three ways, and all give the same bits:
 
 - In NumPy, where the position and the schedule's numbers are on the host, for some epochs ahead.
-- By a jitted kernel, where one of them is on a device, which nothing here waits for.
+- By a jitted kernel, where one of them is on a device. Nothing here waits for the device.
 - As a part of the program that is being traced, where one of them is a tracer.
 
-Each calculates in float64, from an epoch in float64, and rounds once. Compiled code has 64-bit
-types enabled for the arithmetic of the formula, and JAX's checks of promotion off: what the author
-of a formula wrote is float64 arithmetic, whatever the user's settings.
+Each computes in float64, from an epoch in float64, and rounds once. In compiled code, 64-bit types
+are enabled for the formula, and JAX's strict promotion is off: a formula is float64 arithmetic,
+whatever the user's settings.
 
 XLA turns a division by a constant into a product with its reciprocal, which may differ in the last
-place. So the formulas of this package multiply by the reciprocal in NumPy, too.
+place. So this package's formulas multiply by the reciprocal in NumPy, too.
 """
 
 import contextlib
@@ -46,13 +46,13 @@ Move = Callable[..., tuple[Array, ...]]
 
 AHEAD = 128
 
-# The share of the highest base rate below which a negative rate is a matter of rounding, and is 0.
+# A negative rate that is smaller than this share of the highest base rate is rounding, and is 0.
 _ROUNDING = 1e-12
 
 
 @contextlib.contextmanager
 def float64_arithmetic() -> Iterator[None]:
-    """Let JAX calculate in float64, by NumPy's rules of promotion."""
+    """Let JAX compute in float64, by NumPy's rules of promotion."""
     with (
         jax.enable_x64(True),
         jax.numpy_dtype_promotion("standard"),
@@ -67,9 +67,9 @@ def stay(xp: ModuleType, *position: Array) -> tuple[Array, ...]:
 
 
 def advance(xp: ModuleType, epoch: Array) -> tuple[Array]:
-    """Return the next position. On the host an error is raised at the largest one."""
+    """Return the next position. On the host, going beyond the largest one raises."""
     if xp is jnp:
-        return (jnp.maximum(epoch + 1, epoch),)  # at the largest epoch it stays, as 1 more wraps
+        return (jnp.maximum(epoch + 1, epoch),)  # stays at the largest epoch, where adding 1 wraps
     try:
         return (np.asarray(epoch.item() + 1, epoch.dtype),)
     except OverflowError as error:
@@ -86,7 +86,7 @@ class _Window:
     rates : array of shape ``(epochs, groups)``
         Their rates.
     before : _Window or None
-        The window before, whose latest rates may stay.
+        The previous window, whose latest list of rates is reused if equal.
     """
 
     __slots__ = ("_lists", "_rates", "_repeats", "latest", "start", "stop", "x64")
@@ -102,7 +102,7 @@ class _Window:
             self._lists[0] = before.latest if (rates[0] == before.latest).all() else None
 
     def at(self, epoch: int) -> list[Array]:
-        """Return the rate of each group: the same list as at the epoch before if they are equal."""
+        """Return the rate of each group: the previous epoch's list if the rates are equal."""
         index = epoch - self.start
         found = self._lists[index]
         if found is None:
@@ -117,7 +117,7 @@ class _Window:
 
 
 class Evaluation:
-    """The rates of a formula for so many param groups with these base rates. It never changes.
+    """The rates of a formula for a number of param groups with their base rates; immutable.
 
     Parameters
     ----------
@@ -126,8 +126,8 @@ class Evaluation:
     formula : callable
         As :meth:`brainsched.LRScheduler.formula`.
     numbers : iterable
-        All that the formula calculates from, besides the base rates: where they live decides
-        where it is evaluated.
+        Everything else that the formula is computed from. Where they live decides where it is
+        evaluated.
     bases : BaseRates or JointBaseRates
         The base rates.
     groups : int
@@ -144,7 +144,7 @@ class Evaluation:
         self.base_lrs = bases.first(max(groups, bases.known))
         leaves = [*numbers, *jax.tree.leaves(self.base_lrs[:groups])]
         arrays = [leaf for leaf in leaves if isinstance(leaf, jax.Array)]
-        # A function that is given inside a trace may use what is traced there.
+        # A function that is passed inside a trace may use what is traced there.
         may_trace = upstream.inside_a_trace() and any(map(callable, leaves))
         self.on_host = not arrays and not may_trace
         self._base_arrays = self._stacked_bases(np) if self.on_host else None
@@ -181,8 +181,8 @@ class Evaluation:
         Raises
         ------
         ValueError
-            If one is negative or not finite, on the host: compiled code cannot raise, and has 0 in
-            the place of one below 0.
+            If a rate is negative or not finite, on the host. Compiled code cannot raise, and gives
+            0 for a negative rate.
         """
         if not self.on_host or isinstance(epoch, jax.Array):
             return self._rounded(epoch, jnp)
@@ -199,10 +199,10 @@ class Evaluation:
         ]
 
     def _at(self, epoch: int) -> list[Array]:
-        """Return the rates at an epoch on the host: the same list as long as they are the same.
+        """Return the rates at an epoch on the host, in the same list while they do not change.
 
-        NumPy takes about as long for a hundred epochs as for one, so that a step costs little
-        more than to look its rates up.
+        NumPy takes about as long for a hundred epochs as for one, so they are evaluated ahead,
+        and a step costs little more than a look-up.
         """
         window = self._window  # read once, since another thread may replace it
         x64 = jax.config.read("jax_enable_x64")
@@ -211,7 +211,7 @@ class Evaluation:
         return window.at(epoch)
 
     def _look_ahead(self, epoch: int, before: _Window) -> _Window:
-        """Evaluate the epochs from ``epoch`` on; alone, if the formula fails for those to come."""
+        """Evaluate the epochs from ``epoch`` on, or only it if the formula fails for later ones."""
         stop = min(epoch + AHEAD, largest_epoch() + 1)
         epochs = np.arange(epoch, stop, dtype=epoch_dtype())
         try:
@@ -221,15 +221,15 @@ class Evaluation:
             rates = np.array(self._rounded(epochs[:1], np))
         self._require_rates(rates[:1], epochs[:1])
         right = checks.are_rates(rates).all(axis=-1)
-        # One that is wrong is where the next window begins, and that raises.
+        # The next window begins at a wrong rate, and raises if its epoch comes.
         count = len(rates) if right.all() else int(right.argmin())
         return _Window(epoch, rates[:count], before)
 
     def require_compilable(self) -> None:
         """Raise a TypeError if compiled code cannot run the formula.
 
-        It is lowered, since JAX traces some functions that it cannot lower where 64-bit types are
-        enabled for a part of a program alone, such as ``jnp.select`` (jax 0.10.2).
+        Tracing is not enough: where 64-bit types are enabled for a part of a program only, JAX
+        traces functions that it cannot lower, such as ``jnp.select`` (jax 0.10.2).
         """
         program = jax.jit(functools.partial(self._rounded, xp=jnp))
         try:
@@ -252,14 +252,14 @@ class Evaluation:
             )
 
     def _rounded(self, epoch: Any, xp: ModuleType) -> Any:
-        """Round once; what is below the smallest normal number is 0, as compiled code has it.
+        """Round once. Rates below the smallest normal number are 0, as in compiled code.
 
-        On the host a rate stays as it is if it is negative by more than rounding.
+        On the host, a rate that is negative by more than rounding is left for the check.
         """
         dtype = rate_dtype()
         with float64_arithmetic():
             if xp is np:
-                # A formula may use JAX all the same, also while something else is traced.
+                # A formula may still use JAX, even while something else is traced.
                 with jax.ensure_compile_time_eval():
                     rates = self._unrounded(np.asarray(epoch, np.float64), np)
                 is_none = (rates < smallest_rate(dtype)) & (rates >= -self._negligible)

@@ -39,7 +39,7 @@ def plot(scheduler: Any, epochs: int, ax: "Axes | None") -> "Axes":
 
 
 def _logarithmic(ax: "Axes", smallest: float, with_zero: bool) -> None:
-    if with_zero:  # which a logarithm has no place for
+    if with_zero:  # which has no logarithm
         ax.set_yscale("symlog", linthresh=smallest)
         ax.set_ylim(bottom=0)
     else:

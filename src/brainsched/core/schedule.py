@@ -1,4 +1,4 @@
-"""A schedule: a pure function of the epoch, and all that follows from it without a position."""
+"""A schedule: a pure function of the epoch, and what follows from it without a position."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 
 
 class Schedule(ABC):
-    """What a scheduler is at any epoch: its formula, its arguments, and what they give.
+    """The part of a scheduler that does not depend on its present epoch.
 
-    :class:`brainsched.LRScheduler` adds the epoch that it stands at.
+    :class:`brainsched.LRScheduler` adds the present epoch.
     """
 
     max_groups: int | None = None
@@ -36,29 +36,29 @@ class Schedule(ABC):
 
     @abstractmethod
     def formula(self, epoch: Epochs, base_lrs: BaseLRs, xp: ModuleType) -> LRs:
-        """Return the rates of every param group: the one method that a schedule writes.
+        """Return the rates of every param group: the one method that a schedule defines.
 
         Parameters
         ----------
         epoch : float64 array of shape ``(*epoch, 1)``
-            The epochs asked for, none below 0, and not always whole: a schedule in epochs that is
-            stepped once an update has epochs between them.
+            The epochs, at least 0 and not always whole: a schedule in epochs may be stepped once an
+            update.
         base_lrs : float64 array of shape ``(groups,)``
             The base rate of each group; in a composition, a tuple of each part's.
         xp : module
-            ``numpy``, or ``jax.numpy`` with 64-bit types enabled: what to calculate with.
+            ``numpy``, or ``jax.numpy`` with 64-bit types enabled: the module to compute with.
 
         Returns
         -------
         float64 array of shape ``(*epoch, groups)``, or one that broadcasts to it
-            Not rounded; the base does that. On the host, a rate that is negative or not finite
+            Not rounded; the base class rounds. On the host, a rate that is negative or not finite
             raises when its epoch comes. Compiled code cannot raise: a rate below 0 is 0 there, and
-            NaN is applied, and shown, as NaN.
+            NaN is applied and reported as NaN.
         """
         raise NotImplementedError
 
     def lr_at(self, epoch: Any) -> Float[Array, "*epoch groups"]:
-        """Return the scheduled rates at any epoch, or at many.
+        """Return the scheduled rates at one or more epochs.
 
         Parameters
         ----------
@@ -75,13 +75,13 @@ class Schedule(ABC):
         ------
         TypeError, ValueError
             If an epoch is not a real number, is negative or too large; on the host, if a rate is
-            negative or not finite, as a function of yours may give it.
+            negative or not finite, as those of your own formula may be.
 
         Notes
         -----
-        The host and compiled code give the same bits for the same epoch. JAX rounds a real epoch
-        that is given to ``jax.jit(scheduler.lr_at)`` to float32, unless ``jax_enable_x64`` is set,
-        so that this is another epoch then: 1 - 1e-9 is 1 there. Whole epochs stay as they are.
+        The host and compiled code give the same bits for the same epoch. Unless
+        ``jax_enable_x64`` is set, JAX rounds a real epoch passed to ``jax.jit(scheduler.lr_at)`` to
+        float32, which may be another epoch: 1 - 1e-9 becomes 1. Whole epochs are not affected.
         """
         self._require_pure("lr_at()")
         if isinstance(epoch, list | tuple | range):
@@ -98,8 +98,8 @@ class Schedule(ABC):
     ) -> Callable[[Any], Array]:
         """Return the rate of one param group as an ``optax.Schedule``, for optax and Flax.
 
-        The position is the count that optax keeps; where the scheduler stands is ignored. What
-        happens to the scheduler later does not reach the schedule.
+        The position is the count that optax keeps; the scheduler's present epoch is ignored, and
+        later changes of the scheduler do not affect the schedule.
 
         Parameters
         ----------
@@ -110,7 +110,7 @@ class Schedule(ABC):
             The number of updates in an epoch, whole or not, if the schedule is in epochs. Leave it
             out if the schedule is in updates.
         staircase : bool
-            Whether the rate stays the same within an epoch, as that of a whole epoch.
+            Whether the rate is constant within each epoch.
         last_epoch : float, optional
             The epoch of count 0, whole or not. Default: the ``last_epoch`` that the scheduler was
             built with.
@@ -120,7 +120,7 @@ class Schedule(ABC):
         callable
             From a count, a real number, traced or not, to the scheduled rate at epoch
             ``last_epoch + count / steps_per_epoch``, positive and in the rate's dtype. A count
-            below 0 is one of 0. It can be pickled.
+            below 0 counts as 0. It can be pickled.
 
         Raises
         ------
@@ -135,9 +135,9 @@ class Schedule(ABC):
         See Also
         --------
         scale_by_scheduler : a rate for each group of parameters.
-        PerUpdate : the same, of updates instead of epochs, under brainstate.
+        PerUpdate : a schedule in epochs, stepped once an update, under brainstate.
         """
-        # Up the stairs: the bridges stand on the base, which needs none of them.
+        # An import up the stairs: the bridges build on core, which does not need them otherwise.
         from brainsched.optax.schedule import OptaxSchedule
 
         scheduler: Any = self
@@ -149,7 +149,7 @@ class Schedule(ABC):
 
         See Also
         --------
-        from_config : the way back.
+        from_config : the inverse.
         """
         return configuring.config(self)
 
@@ -180,11 +180,11 @@ class Schedule(ABC):
 
     @property
     def stage_boundaries(self) -> Sequence[float]:
-        """The epochs at which another stage of the schedule begins, where it has any."""
+        """The epochs at which a new stage begins, if the schedule has stages."""
         return self._boundaries
 
     def _evaluation_of(self, groups: int, bases: Bases) -> Evaluation:
-        """Return the evaluation for so many param groups; change nothing."""
+        """Return the evaluation for a number of param groups; change nothing."""
         if self.max_groups is not None and groups > self.max_groups:
             raise ValueError(
                 f"param group {groups - 1} has no rate: the schedule has columns for "
@@ -199,7 +199,7 @@ class Schedule(ABC):
         """Return the evaluation, and the rates at ``position``; raise if the formula is wrong."""
         evaluation = self._evaluation_of(groups, bases)
         _, rates = evaluation(stay, *position)
-        # Once for each class of a user's, since code is compiled; a function is code, too.
+        # Once for each class of a user, since this compiles; again where a function is passed.
         functions = any(callable(number) for number in arguments.numbers(self))
         if evaluation.on_host and (functions or type(self) not in compilable):
             evaluation.require_compilable()
@@ -207,7 +207,7 @@ class Schedule(ABC):
         return evaluation, rates
 
     def _require_pure(self, what: str, cure: str = "") -> None:  # noqa: B027  (all but one are pure)
-        """Raise a TypeError if the rate depends on more than the epoch: ``what`` cannot be."""
+        """Raise a TypeError if the rate depends on more than the epoch, which forbids ``what``."""
 
 
 # The classes of users whose formulas compiled code can run.

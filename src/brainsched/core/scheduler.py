@@ -1,10 +1,10 @@
-"""The base of every schedule: where it stands, how it steps, and what it shows.
+"""The base class of every schedule: its position, its steps, and what it reports.
 
-While training one number changes, ``last_epoch``, the count of ``step()`` calls in whatever unit
-the user steps: epochs, or updates. The first epoch is 0: call ``scheduler.step()`` after the epoch,
-or the update, that it ends. The *scheduled* rate is what the schedule gives, ``get_lr``; the
-*applied* rate is what the optimizer uses, ``get_last_lr``. It differs only if it was set by hand,
-and then until the next step.
+While training, one number changes, ``last_epoch``: the count of ``step()`` calls in whatever unit
+the user steps, epochs or updates. The first epoch is 0: call ``scheduler.step()`` after the epoch
+or update that it ends. The *scheduled* rate is what the schedule gives, ``get_lr``. The *applied*
+rate is what the optimizer uses, ``get_last_lr``; it differs only if set by hand, until the next
+step.
 """
 
 import inspect
@@ -106,7 +106,7 @@ class LRScheduler(Schedule, Checkpointed, Copied, Node, braintools.optim.LRSched
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
         signature = inspect.signature(cls.__init__)
-        # The metaclass's call hides it. Without types: help() spells out an alias in 150 letters.
+        # The metaclass hides the signature. Without types: help() spells an alias out.
         own = [p.replace(annotation=p.empty) for p in signature.parameters.values()][1:]
         cls.__signature__ = signature.replace(parameters=own, return_annotation=signature.empty)
         if cls.formula is not LRScheduler.formula:
@@ -118,12 +118,12 @@ class LRScheduler(Schedule, Checkpointed, Copied, Node, braintools.optim.LRSched
     def __setattr__(self, name: str, value: Any) -> None:
         if "_is_built" not in self.__dict__:
             super().__setattr__(name, value)
-        elif name == "last_epoch":  # as users of PyTorch write it
+        elif name == "last_epoch":  # as in PyTorch
             self.step(value)
         else:
             raise AttributeError(
-                f"{type(self).__name__}.{name} cannot be assigned, since a scheduler that is built "
-                f"is fixed: build a new one, or set the attribute before super().__init__()"
+                f"{type(self).__name__}.{name} cannot be assigned once the scheduler is built: "
+                f"build a new one, or set the attribute before super().__init__()"
             )
 
     # Stepping
@@ -181,7 +181,7 @@ class LRScheduler(Schedule, Checkpointed, Copied, Node, braintools.optim.LRSched
         """
         self._current_lrs.value = [apply_fn(rate) for rate in self.get_lr()]
 
-    # What it shows
+    # What it reports
 
     def get_lr(self) -> list[Array]:
         """Return the scheduled rate of each param group at the present epoch."""
@@ -197,8 +197,8 @@ class LRScheduler(Schedule, Checkpointed, Copied, Node, braintools.optim.LRSched
     def __call__(self, count: Any) -> NoReturn:
         """Raise: a scheduler is not a function of a count."""
         raise TypeError(
-            f"a {type(self).__name__} is not an optax schedule: give optax scheduler.as_optax(), "
-            f"and an optimizer of braintools lr=scheduler"
+            f"a {type(self).__name__} is not an optax schedule: pass scheduler.as_optax() to "
+            f"optax, or lr=scheduler to an optimizer of braintools"
         )
 
     @property
@@ -208,12 +208,12 @@ class LRScheduler(Schedule, Checkpointed, Copied, Node, braintools.optim.LRSched
 
     @property
     def epoch(self) -> int:
-        """``last_epoch`` as an int; waits for the device where it is on one."""
+        """``last_epoch`` as an int; waits for a device if it is on one."""
         return int(_known(self.last_epoch.value, "epoch", "last_epoch.value"))
 
     @property
     def applied_rates(self) -> list[float]:
-        """The applied rate of each param group as a float, for loggers; waits for the device."""
+        """The applied rate of each param group as a float, for loggers; may wait for a device."""
         rates = self._current_lrs.value
         return [float(_known(rate, "applied_rates", "get_last_lr()")) for rate in rates]
 
@@ -224,12 +224,12 @@ class LRScheduler(Schedule, Checkpointed, Copied, Node, braintools.optim.LRSched
 
     @property
     def base_lrs(self) -> list[Rate]:
-        """The base rate of each param group, and of those that a list ``base_lr`` waits for."""
+        """The base rate of each param group, including entries of ``base_lr`` that still wait."""
         return list(self._evaluation.base_lrs)
 
     @property
     def group_names(self) -> tuple[str, ...]:
-        """The names that a mapping ``base_lr`` gives to the param groups, from the first one on."""
+        """The names of the param groups, if ``base_lr`` is a mapping."""
         return self._bases.names
 
     def __repr__(self) -> str:
@@ -256,8 +256,8 @@ class LRScheduler(Schedule, Checkpointed, Copied, Node, braintools.optim.LRSched
 
         ``SGD(lr=scheduler)`` does it by itself. An optimizer that was built with a plain rate, or
         follows another scheduler, applies this one's rates from here on. A scheduler that is
-        replaced is on its own, where it stands, and warns at its next :meth:`step`. A UserWarning
-        says if the optimizer does not read its rate, as ``Rprop`` and ``Fromage`` do not.
+        replaced keeps its epoch, drives nothing, and warns at its next :meth:`step`. An optimizer
+        that does not read its rate, such as ``Rprop`` and ``Fromage``, warns at once.
 
         Raises
         ------
@@ -268,7 +268,7 @@ class LRScheduler(Schedule, Checkpointed, Copied, Node, braintools.optim.LRSched
         attach(self, optimizer)
 
     def _with_groups(self, given: Sequence[Any]) -> tuple[Evaluation, Bases, Rates]:
-        """Return what it has with groups that were added with these ``lr=``, or raise."""
+        """Return evaluation, base rates and applied rates with these groups, or raise."""
         groups = len(given)
         bases = self._bases
         for group, lr in enumerate(given):
@@ -280,7 +280,7 @@ class LRScheduler(Schedule, Checkpointed, Copied, Node, braintools.optim.LRSched
         return evaluation, bases, Rates([*applied, *scheduled[len(applied) :]])
 
     def _have_groups(self, having: tuple[Evaluation, Bases, Rates]) -> None:
-        """Have what :meth:`_with_groups` returned."""
+        """Adopt what :meth:`_with_groups` returned."""
         evaluation, bases, rates = having
         self.__dict__.update(_evaluation=evaluation, _bases=bases)
         self._current_lrs.restructure(rates)
@@ -292,9 +292,9 @@ class LRScheduler(Schedule, Checkpointed, Copied, Node, braintools.optim.LRSched
 
 
 def _known(value: Any, name: str, instead: str) -> Any:
-    """Return a value that Python may look at; raise in compiled code, which does not know it."""
+    """Return a value as it is; raise in compiled code, where it is not known."""
     if isinstance(value, jax.core.Tracer):
         raise TraceContextError(
-            f"{name} is a Python number, which compiled code does not know: use {instead} there"
+            f"{name} is a Python number, which is not known in compiled code: use {instead} there"
         )
     return value

@@ -1,7 +1,7 @@
-"""The States of a scheduler, which keep one dtype and one placement whoever writes into them.
+"""The States of a scheduler, which keep one dtype and one placement whoever writes to them.
 
 A State whose dtype, weak type or committed sharding changes between two calls makes JAX trace or
-compile the user's training step again. So what is written is brought into one form first.
+compile the user's training step again. So whatever is written is converted first.
 """
 
 from typing import Any
@@ -50,7 +50,7 @@ class MetricState(TrackedState):
         """Return a value of a checkpoint as a float32 scalar; NaN is an error."""
         value = checks.metric(name, value)
         if isinstance(value, np.ndarray) and np.isnan(value):
-            raise ValueError(f"{name} must not be NaN, which nothing is better than")
+            raise ValueError(f"{name} must not be NaN, since no metric is better than NaN")
         return value
 
     def form(self, value: Any, former: Any) -> Array:

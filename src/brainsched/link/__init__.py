@@ -1,4 +1,4 @@
-"""The link to an optimizer of braintools: the rates' home, and what the optimizer does besides.
+"""The link to an optimizer of braintools: the State of the rates, and the optimizer's additions.
 
-upstream.py alone touches private names of others. It may import checks and types.
+Only upstream.py touches private names of others. It may import checks and types.
 """

@@ -1,9 +1,9 @@
-"""How an optimizer of braintools comes to follow a scheduler, and how the two part.
+"""How an optimizer of braintools is attached to a scheduler, and detached.
 
 The applied rates live in one State, ``current_lrs`` of the scheduler that drives. The optimizer
 reads it through :class:`GroupRate`, never through a scheduler: so a scheduler is replaced without
 touching a transformation, and what the optimizer reports is what it applies. The new scheduler
-takes the State over, with another structure, upon which compiled steps are traced again: see
+takes over the State with a new structure, so compiled steps are traced again: see
 :class:`Rates`.
 """
 
@@ -28,7 +28,7 @@ from brainsched.link.rates import Rates, RatesState
 
 
 class Drives(Protocol):
-    """What the link asks of a scheduler."""
+    """What the link needs of a scheduler."""
 
     optimizer: OptaxOptimizer | None
     last_epoch: State
@@ -41,17 +41,17 @@ def attach(scheduler: Drives, optimizer: OptaxOptimizer) -> None:
     """Let ``optimizer`` follow ``scheduler``, or raise and change nothing."""
     if not isinstance(optimizer, OptaxOptimizer):
         raise TypeError(
-            f"optimizer must be an OptaxOptimizer of braintools.optim, got {optimizer!r}: those of "
-            f"optax and Flax take scheduler.as_optax()"
+            f"optimizer must be an OptaxOptimizer of braintools.optim, got {optimizer!r}: pass "
+            f"scheduler.as_optax() to optax and Flax"
         )
     present = scheduler.optimizer
     if present is optimizer:
         return
-    # One without a transformation was never built: its constructor raised.
+    # An optimizer without a transformation was never built: its constructor raised.
     if present is not None and hasattr(present, "tx"):
         raise ValueError(
             f"this {type(scheduler).__name__} already drives a {plain_class(present).__name__}: "
-            f"give each optimizer a scheduler of its own, copy.deepcopy(scheduler) or "
+            f"give the other one copy.deepcopy(scheduler) or "
             f"brainsched.from_config(scheduler.config)"
         )
     upstream.require_outside_a_trace(scheduler.last_epoch, optimizer.step_count)
@@ -85,6 +85,6 @@ def attach(scheduler: Drives, optimizer: OptaxOptimizer) -> None:
 
 
 def leave(scheduler: Drives, successor: str) -> None:
-    """Let ``scheduler`` be on its own, whole, where it stands, with a State of its own."""
+    """Detach ``scheduler``, which keeps its epoch and gets a State of its own."""
     rates = RatesState(list(scheduler._current_lrs.value))
     scheduler.__dict__.update(_current_lrs=rates, optimizer=None, _replaced_by=successor)

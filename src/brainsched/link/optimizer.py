@@ -1,4 +1,4 @@
-"""What an optimizer of braintools does besides, once it follows a scheduler of ours."""
+"""What an optimizer of braintools does in addition once it follows a scheduler of ours."""
 
 import functools
 import warnings
@@ -15,7 +15,7 @@ from brainsched.link import optimizer_state, upstream
 
 @jax.tree_util.register_pytree_with_keys_class
 class ScheduledGroup(dict[str, Any]):
-    """A param group, in which ``group['lr'] = x``, as in PyTorch, sets the rate that is applied.
+    """A param group in which ``group['lr'] = x`` sets the applied rate, as in PyTorch.
 
     ``given`` is the ``lr=`` that it was added with, or None.
     """
@@ -37,18 +37,18 @@ class ScheduledGroup(dict[str, Any]):
 
     @classmethod
     def tree_unflatten(cls, keys: tuple[str, ...], values: Any) -> dict[str, Any]:
-        """Return a plain dict: what is made from a group is no group of an optimizer."""
+        """Return a plain dict: what JAX makes from a group is not a group."""
         return dict(zip(keys, values, strict=True))
 
 
 class ScheduledOptimizer(OptaxOptimizer):
-    """Mixed into the class of an optimizer, which is otherwise the optimizer that it was."""
+    """A mixin for the class of an optimizer, which otherwise behaves as before."""
 
     _plain: type[OptaxOptimizer]
     _own_tx: bool
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Any:
-        """Build a plain optimizer: ``type(optimizer)(...)`` is what it was."""
+        """Build a plain optimizer when a user calls ``type(optimizer)(...)``."""
         return object.__new__(cls._plain)
 
     def default_tx(self) -> Any:
@@ -61,7 +61,7 @@ class ScheduledOptimizer(OptaxOptimizer):
         if len(self.param_groups) > 1:
             found = jax.tree.leaves(param_states, is_leaf=lambda leaf: isinstance(leaf, State))
             if {id(state) for state in found} <= self.param_states.seen_ids:
-                return self  # braintools' Trainer registers all of a model's once more
+                return self  # braintools' Trainer registers all weights of a model again
             raise ValueError("register_trainable_weights must be called before add_param_group")
         warn_unless_read(self, param_states)
         super().register_trainable_weights(param_states)
@@ -103,7 +103,7 @@ class ScheduledOptimizer(OptaxOptimizer):
         """Take a step."""
         if self.lr_scheduler.optimizer is not self:
             self._refuse_to_be_copied()
-        if len(self.param_groups) > 1:  # braintools leaves a group without gradients where it is
+        if len(self.param_groups) > 1:  # braintools silently skips a group without gradients
             grads = args[0] if args else kwargs["grads"]
             missing = [
                 key for group in self.param_groups for key in group["params"] if key not in grads
@@ -129,14 +129,14 @@ class ScheduledOptimizer(OptaxOptimizer):
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Restore what ``state_dict()`` gave, or raise an error and change nothing.
 
-        The rates are restored, unless the scheduler's are those of its own checkpoint.
+        The rates are restored too, unless a checkpoint of the scheduler has restored them.
         """
         optimizer_state.load(self, state_dict)
 
     def _refuse_to_be_copied(self, *args: Any) -> NoReturn:
         raise TypeError(
             f"a {plain_class(self).__name__} with a scheduler cannot be copied or pickled: build "
-            f"another one, with a scheduler of its own, and load what state_dict() of both gives"
+            f"another one with its own scheduler, and load the state_dict() of both"
         )
 
     __deepcopy__ = __copy__ = __reduce_ex__ = _refuse_to_be_copied
@@ -145,7 +145,7 @@ class ScheduledOptimizer(OptaxOptimizer):
 def transformation(optimizer: OptaxOptimizer, group: int, **changed: Any) -> Any:
     """Return what the optimizer's own class makes for a param group, which reads its rate.
 
-    It is made for a stand-in whose scheduler is the group's rate, which ``LBFGS`` keeps and asks.
+    It is made on a stand-in whose scheduler is the group's rate; ``LBFGS`` keeps the stand-in.
     """
     stand_in = object.__new__(plain_class(optimizer))
     stand_in.__dict__.update(optimizer.__dict__, **changed)
@@ -157,7 +157,7 @@ def transformation(optimizer: OptaxOptimizer, group: int, **changed: Any) -> Any
 def group_of(
     optimizer: OptaxOptimizer, group: int, params: Any, lr: Any, content: Mapping[str, Any]
 ) -> tuple[ScheduledGroup, OptimState]:
-    """Return a param group that is trained as the first one is, and its moments."""
+    """Return a param group with the algorithm of the first one, and its moments."""
     decay = checks.number("weight_decay", content["weight_decay"])
     tx = transformation(optimizer, group, weight_decay=decay)
     rate = upstream.GroupRate(optimizer, group)
@@ -167,14 +167,14 @@ def group_of(
 
 def first_group(optimizer: OptaxOptimizer) -> ScheduledGroup:
     """Return the group of the registered weights, as one whose rate can be set."""
-    # A second register_trainable_weights leaves its own out of it (braintools 0.3.0 and 0.4.0).
+    # braintools 0.3.0 and 0.4.0 leave out weights that are registered by a second call.
     params = optimizer.param_states.to_pytree()
     rate = upstream.first_rate(optimizer)
     return ScheduledGroup({**optimizer.param_groups[0], "params": params, "lr": rate}, None)
 
 
 def added_groups(optimizer: OptaxOptimizer) -> list[tuple[ScheduledGroup, OptimState]]:
-    """Return the groups that were added before there was a scheduler, and new moments."""
+    """Return the groups that were added before the scheduler, with new moments."""
     # braintools 0.3.0 and 0.4.0 file a parameter under a string made of the key of its gradient.
     keys = {id(state): key for key, state in optimizer.param_states.to_pytree().items()}
     found = []
@@ -192,7 +192,7 @@ def given_rate(group: Any) -> Any:
 
 
 def check_params(optimizer: OptaxOptimizer, params: Any) -> None:
-    """Raise unless ``params`` is a dictionary of parameters that no other group has."""
+    """Raise unless ``params`` is a dictionary of parameters that are in no other group."""
     if not isinstance(params, Mapping) or not params:
         raise TypeError(
             f"params must be a dictionary with at least one State, as "
@@ -205,7 +205,7 @@ def check_params(optimizer: OptaxOptimizer, params: Any) -> None:
         if not isinstance(state, State):
             raise TypeError(f"params[{key!r}] must be a State, got {type(state).__name__}")
         if id(state) in optimizer.param_states.seen_ids:
-            raise ValueError(f"params[{key!r}] is in another param group already")
+            raise ValueError(f"params[{key!r}] is already in another param group")
         if key in taken:
             raise ValueError(f"params[{key!r}] has the key of a parameter of another param group")
 
@@ -216,8 +216,8 @@ def plain_class(optimizer: OptaxOptimizer) -> type[OptaxOptimizer]:
 
 
 def require_own_tx(optimizer: OptaxOptimizer) -> None:
-    """Raise unless the optimizer's class made its transformation, and can make another one."""
-    # All of braintools' override it, but for the one that takes a tx=.
+    """Raise unless the optimizer's class made its transformation, so that it can make another."""
+    # All classes of braintools override it, except the one that takes a tx=.
     overrides = type(optimizer).default_tx is not OptaxOptimizer.default_tx
     if not optimizer.__dict__.get("_own_tx", overrides):
         raise ValueError(
@@ -228,12 +228,12 @@ def require_own_tx(optimizer: OptaxOptimizer) -> None:
 
 
 def warn_unless_read(optimizer: OptaxOptimizer, params: Any, *, stacklevel: int = 3) -> None:
-    """Warn of a transformation that does not read its rate; one of the user's is an error."""
+    """Warn if the transformation does not read its rate; raise if it is the user's."""
     if not upstream.reads_its_rate(optimizer, params):
         require_own_tx(optimizer)
         warnings.warn(
-            f"{plain_class(optimizer).__name__} does not read its learning rate in braintools: no "
-            f"scheduler changes how it trains",
+            f"{plain_class(optimizer).__name__} does not read its learning rate in braintools: the "
+            f"scheduler has no effect",
             UserWarning,
             stacklevel=stacklevel,
         )
@@ -246,9 +246,9 @@ def _scheduled(cls: Any) -> Any:
 
 
 def make_scheduled(optimizer: OptaxOptimizer) -> None:
-    """Let ``optimizer`` do what it does besides.
+    """Turn ``optimizer`` into a scheduled one, in place.
 
-    ``__class__`` is assigned, since the user holds the object, or its constructor is running.
+    ``__class__`` is assigned because the user holds the object, or its constructor is running.
     Methods on an instance would be copied by graph clones, and act on the original.
     """
     if not isinstance(optimizer, ScheduledOptimizer):

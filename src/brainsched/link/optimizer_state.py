@@ -1,4 +1,4 @@
-"""What comes back from an optimizer's ``state_dict``: checked as a whole, and written only then."""
+"""Restoring an optimizer from its ``state_dict``: all is checked before anything is written."""
 
 from typing import Any
 
@@ -12,7 +12,7 @@ from brainsched.link import upstream
 
 
 def load(optimizer: OptaxOptimizer, state_dict: Any) -> None:
-    """Restore what ``optimizer.state_dict()`` gave, as it is or as a file format made it."""
+    """Restore what ``optimizer.state_dict()`` returned, or what a file format made of it."""
     if optimizer.opt_state is None:
         raise ValueError("register_trainable_weights must be called before load_state_dict")
     found = _like(optimizer.state_dict(), state_dict)
@@ -35,7 +35,7 @@ def load(optimizer: OptaxOptimizer, state_dict: Any) -> None:
 def _like(template: Any, saved: Any) -> Any:
     """Return ``saved`` in the structure of ``template``, by the names on the way to each leaf.
 
-    So it does not matter whether a file format kept tuples, or made them lists or dicts.
+    It does not matter whether a file format kept tuples or turned them into lists or dicts.
     """
     found = {_path(keys): leaf for keys, leaf in jax.tree_util.tree_leaves_with_path(saved)}
     places, structure = jax.tree_util.tree_flatten_with_path(template)
@@ -43,7 +43,7 @@ def _like(template: Any, saved: Any) -> Any:
     for path in sorted(expected.keys() ^ found.keys()):
         which = "no entry" if path in expected else "an unknown entry"
         raise ValueError(
-            f"state_dict has {which} {path!r}: build the optimizer as the one that was saved, and "
+            f"state_dict has {which} {path!r}: build the optimizer like the saved one, and "
             f"add the same param groups first"
         )
     leaves = [_leaf(path, leaf, found[path]) for path, leaf in expected.items()]

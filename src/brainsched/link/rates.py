@@ -21,8 +21,8 @@ class Rates(list[Any]):
     """The applied rate of each param group, and the number of the link: by default a new one.
 
     brainstate traces a program again where the structure of a State differs from that of its last
-    trace. It keeps its ``jax.jit``, which takes an executable of any earlier structure: where two
-    links had equal structures, a program ran on under a replaced schedule (brainstate 0.5.4 and
+    trace. But its ``jax.jit`` reuses an executable of any earlier structure: where two links had
+    equal structures, a program kept running under a replaced schedule (brainstate 0.5.4 and
     0.6.0). So the structure carries a number that no other link has.
     """
 
@@ -31,7 +31,7 @@ class Rates(list[Any]):
         self.link = next(_links) if link is None else link
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return list, (list(self),)  # a copy serves no link
+        return list, (list(self),)  # a copy belongs to no link
 
     def tree_flatten_with_keys(self) -> tuple[list[tuple[Any, Any]], int]:
         """Flatten like a list, with the number in the structure."""
@@ -43,18 +43,18 @@ class Rates(list[Any]):
 
     @classmethod
     def tree_unflatten(cls, link: int, rates: Iterable[Any]) -> "Rates":
-        """Return what is kept in a State again."""
+        """Return the rates of the same link again."""
         return cls(rates, link)
 
 
 class RatesState(TrackedState):
-    """``current_lrs``. What is not :class:`Rates` was set by hand, and is checked."""
+    """``current_lrs``. Any value but :class:`Rates` was set by hand, and is checked."""
 
     def __init__(self, value: Any, **metadata: Any) -> None:
         super().__init__(value if isinstance(value, Rates) else Rates(value), **metadata)
 
     def structured(self, value: Any) -> Any:
-        """Return a list of rates, as a checkpoint has it, as the present link's."""
+        """Return a list of rates, such as a checkpoint has, as rates of the present link."""
         return Rates(value, self.link) if type(value) is list else value
 
     def is_like(self, value: Any) -> bool:
@@ -63,7 +63,7 @@ class RatesState(TrackedState):
 
     @property
     def link(self) -> int | None:
-        """The number of the link that the rates serve."""
+        """The number of the link that the rates belong to."""
         return getattr(self.content, "link", None)
 
     def form(self, value: Any, former: Any) -> Rates:
@@ -82,14 +82,14 @@ class RatesState(TrackedState):
         return Rates(map(placed_like, value, former), former.link)
 
     def to_state_ref(self) -> TreefyState:
-        """Give a reference that holds a plain list, as checkpoints of the whole state have it."""
+        """Return a reference to a plain list, for checkpoints of the whole state."""
         reference = super().to_state_ref()
         reference.value = list(reference.value)
         return reference
 
 
 def _by_hand(group: int, rate: Any, former: Any) -> Array:
-    """Return a rate that was set by hand. A traced one cannot be checked: below 0 it is 0."""
+    """Return a rate that was set by hand. A traced one is not checked; below 0 it becomes 0."""
     if rate is former:
         return rate
     name = f"current_lrs[{group}]"

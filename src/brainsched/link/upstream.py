@@ -28,27 +28,27 @@ def inside_a_trace() -> bool:
 
 
 def require_outside_a_trace(*states: State) -> None:
-    """Raise if these States were created outside the trace that is running: a link outlives it."""
+    """Raise if these States were created outside the running trace, which a link outlives."""
     if not all([state._trace_state.is_valid() for state in states]):
         raise TraceContextError(
             "a scheduler cannot be attached, nor a param group added, inside a compiled function: "
-            "do it before the training step is called. The next call traces again, once"
+            "do it outside, between two training steps"
         )
 
 
 class TrackedState(OptimState):
-    """A State that raises where brainstate cannot track it, and keeps its value in one form."""
+    """A State that raises where brainstate cannot track it, and converts what is written to it."""
 
     def __init__(self, value: Any, **metadata: Any) -> None:
         is_formed = isinstance(value, list | np.ndarray)
         super().__init__(value if is_formed else self.form(value, None), **metadata)
 
     def require_tracked(self) -> None:
-        """Raise under a plain JAX transformation, where a read stands still and a write is lost."""
+        """Raise under a plain JAX transformation, where reads are frozen and writes are lost."""
         if len(TRACE_CONTEXT.state_stack) > self.stack_level or self._trace_state.is_valid():
             return
         if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(self._value)):
-            return  # brainstate's own vmap puts tracers in, and reads them under jax.vmap
+            return  # brainstate's own vmap puts tracers in the State
         raise TraceContextError(
             "a learning rate was read or written under a plain JAX transformation (jax.jit, "
             "jax.vmap, jax.lax.scan, ...), where the schedule would stand still. Compile the whole "
@@ -83,7 +83,7 @@ class TrackedState(OptimState):
 
     @property
     def content(self) -> Any:
-        """What is kept; a program that is traced does not depend on it."""
+        """The value, without making a traced program depend on it."""
         return self._value
 
     @property
@@ -101,7 +101,7 @@ class TrackedState(OptimState):
 
     @property
     def present(self) -> Any:
-        """The value; where no trace is active, without brainstate's record of it, which costs."""
+        """The value; outside of traces it skips brainstate's bookkeeping, which takes time."""
         return self._value if trace_state_clean() else self.value
 
     def _write_value(self, v: Any) -> None:
@@ -111,11 +111,11 @@ class TrackedState(OptimState):
 class GroupRate(OptimState):
     """The rate of one param group: a place in the list of applied rates.
 
-    It has no value of its own, which could disagree with the list. It is a State all the same,
-    since checkpoints of the whole state have one at its place.
+    It has no value of its own that could disagree with the list. It is a State because
+    checkpoints of the whole state have one there.
     """
 
-    __slots__ = ("_group", "_optimizer")  # which keeps them out of references and reprs
+    __slots__ = ("_group", "_optimizer")  # to keep them out of references and reprs
 
     def __init__(self, optimizer: OptaxOptimizer, group: int) -> None:
         super().__init__(None)
@@ -151,7 +151,7 @@ class GroupRate(OptimState):
         self.value = v
 
     def to_state_ref(self) -> TreefyState:
-        """Give a reference to an ordinary State."""
+        """Return a reference to an ordinary State."""
         reference = super().to_state_ref()
         reference.type = OptimState
         return reference
@@ -166,14 +166,14 @@ def applied_rates(optimizer: OptaxOptimizer) -> State:
 
 
 def follow(optimizer: OptaxOptimizer, scheduler: Any, rate: "GroupRate") -> None:
-    """Let ``optimizer`` follow ``scheduler``, and report ``rate`` as that of its first group."""
+    """Let ``optimizer`` follow ``scheduler``, and read its first group's rate from ``rate``."""
     optimizer.__dict__.update(_lr_scheduler=scheduler, _current_lr=rate)
 
 
 def stand_aside(optimizer: OptaxOptimizer, empty: Callable[[], Any]) -> None:
-    """Part ``optimizer`` from the scheduler of braintools that it was built with.
+    """Detach ``optimizer`` from the scheduler of braintools that it was built with.
 
-    ``empty`` makes a new structure, so that programs which have read the States are traced again.
+    ``empty`` makes a new structure, so programs that have read the States are traced again.
     """
     former = optimizer._lr_scheduler
     read = [former._current_lrs, optimizer._current_lr]
@@ -192,7 +192,7 @@ def first_rate(optimizer: OptaxOptimizer) -> GroupRate:
 def reads_its_rate(optimizer: OptaxOptimizer, params: Any) -> bool:
     """Whether the transformation reads the applied rates, found by tracing an update once.
 
-    True as well if the update takes more than gradients, as that of a line search does.
+    Also true if the update needs more than gradients, as a line search does.
     """
     values = jax.tree.map(
         lambda state: state.value, params, is_leaf=lambda leaf: isinstance(leaf, State)

@@ -1,4 +1,4 @@
-"""docs/guides/coming-from.md: ours give the numbers of the calls that they stand beside.
+"""docs/schedule-equivalents.md: ours give the numbers of the calls that they stand beside.
 
 What optax and braintools give is calculated here, and what the others gave is in peer_rates.json,
 which peer_rates.py wrote in an environment that has them.
