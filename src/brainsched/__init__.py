@@ -1,5 +1,8 @@
 """Learning-rate schedules for models trained with brainstate and Flax."""
 
+from brainsched import types  # noqa: F401  (first: it leaves 64-bit types on)
+
+# isort: split
 from brainsched import schedules
 from brainsched.configs.from_config import from_config
 from brainsched.core.scheduler import LRScheduler
