@@ -26,9 +26,9 @@ class CountState(TrackedState):
 
     def form(self, value: Any, former: Any) -> Array:
         """Return ``value`` in the epoch's dtype; below 0 on the host is an error."""
-        if type(value) is type(former) is np.ndarray and value.dtype == former.dtype:
-            if value.ndim == 0 and value.item() >= 0:
-                return value
+        on_host = type(value) is type(former) is np.ndarray and value.dtype == former.dtype
+        if on_host and value.ndim == 0 and value.item() >= 0:
+            return value
         if isinstance(value, jax.Array):
             if not np.issubdtype(value.dtype, np.integer):
                 raise TypeError(f"{self.what} must hold an integer, got an array of {value.dtype}")
