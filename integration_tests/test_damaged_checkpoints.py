@@ -58,7 +58,9 @@ def bits_after_a_step(scheduler, optimizer):
 def through_orbax(state):
     with tempfile.TemporaryDirectory() as folder, ocp.CheckpointManager(folder) as manager:
         manager.save(0, args=ocp.args.PyTreeSave(state))
-        return manager.restore(0, args=ocp.args.PyTreeRestore())  # without a target
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Sharding info not provided", UserWarning)
+            return manager.restore(0, args=ocp.args.PyTreeRestore())  # without a target
 
 
 def through_flax(state):
@@ -221,7 +223,7 @@ def test_after_every_refusal_the_next_step_is_that_of_a_twin_that_was_never_load
 
 FOREIGN = {
     "of another class": (
-        lambda: brainsched.StepLR(0.1, 3).state_dict(),
+        lambda: brainsched.StepLR([0.1, 0.2], 3).state_dict(),
         r"is 'StepLR', but this scheduler is a PiecewiseConstantSchedule: .*step\(0\)",
     ),
     "of braintools' other class": (
@@ -268,7 +270,7 @@ def another_optimizer(name="Adam", key="group 0", size=3):
 )
 def test_a_state_of_another_optimizer_is_refused_and_changes_nothing(present, make):
     before = bits(*present)
-    with pytest.raises(ValueError, match=r"state_dict has .* at? ?'.*'"):
+    with pytest.raises(ValueError, match=r"state_dict has (no entry|an unknown|float)"):
         present[1].load_state_dict(make().state_dict())
     assert bits(*present) == before
 
