@@ -178,16 +178,18 @@ def damages(draw):
 @pytest.mark.parametrize("name", FORMATS)
 @hypothesis.settings(max_examples=60, phases=[hypothesis.Phase.generate])
 @hypothesis.given(damage=damages())
-def test_a_damaged_state_is_refused_as_a_whole(saved, present, stepped, name, damage):
+def test_a_damaged_state_is_refused_as_a_whole(saved, present, name, damage):
     which, _ = FORMATS[name]
     damaged = damage(saved[name])
-    before = bits(*present)
+    before, refusal = bits(*present), None
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             present[which].load_state_dict(damaged)
     except (TypeError, ValueError) as error:
-        assert len(str(error)) > 20
+        refusal = str(error)
+    if refusal is not None:
+        assert len(refusal) > 20
         assert bits(*present) == before
     else:
         # What is accepted says the same, or something else that can be trained with.
