@@ -4,8 +4,6 @@ The reference is a second optimizer of the same class, built with a plain rate, 
 gradients: what differs between the two is where the rate comes from.
 """
 
-import warnings
-
 import brainstate
 import braintools
 import jax
@@ -117,34 +115,78 @@ def test_optimizer_applies_the_scheduled_rate(name, compiled):
 @pytest.mark.parametrize("name", OWN_RATE)
 def test_optimizer_with_a_rate_of_its_own_warns_once(name, compiled):
     scheduler = PiecewiseConstantSchedule(0.25, [2], [0.5, 0.125])
-    run = Run(build(name, scheduler), compiled)
+    optimizer = build(name, scheduler)
     with pytest.warns(UserWarning, match=f"{name} does not read its learning rate") as caught:
-        run.path(lambda i: scheduler.step(i))
+        run = Run(optimizer, compiled)
     assert len(caught) == 1
+    path = run.path(lambda i: scheduler.step(i))  # in silence
+    unscheduled = Run(build(name, 0.25)).path(lambda i: None)  # braintools reads base_lr
+    np.testing.assert_allclose(path, unscheduled, rtol=2e-5)
 
 
-@pytest.mark.parametrize("tx", [optax.sgd(0.1), optax.adam(0.1)])
-def test_own_transformation_with_a_rate_of_its_own_warns(tx):
-    run = Run(OptaxOptimizer(tx=tx, lr=PiecewiseConstantSchedule(0.25)))
-    with pytest.warns(UserWarning, match="OptaxOptimizer does not read its learning rate"):
-        run.step(1.0)
+GRADIENTS = [jnp.array([[0.3, -0.1], [0.2, 0.7]]) * factor for factor in (1.0, -2.0, 0.5, 3.0)]
 
 
-def test_own_transformation_that_reads_the_scheduler_does_not_warn():
+def twins(name, added_later, compiled=False, **options):
+    """Train two equal parameters in groups of their own, and return where they go."""
     scheduler = PiecewiseConstantSchedule(0.25, [2], [0.5, 0.125])
-    tx = optax.chain(optax.trace(0.9), optax.scale_by_schedule(scheduler))
-    path = Run(OptaxOptimizer(tx=tx, lr=scheduler)).path(lambda i: scheduler.step(i))
-    np.testing.assert_allclose(path, reference_path("Momentum", momentum=0.9), rtol=2e-5)
+    optimizer = build(name, scheduler, **options)
+    weights = {key: brainstate.ParamState(jnp.array([[1.0, -2.0], [3.0, 0.5]])) for key in "ab"}
+    optimizer.register_trainable_weights({"a": weights["a"]})
+    if added_later:
+        optimizer.add_param_group({"b": weights["b"]})
+    step = brainstate.transform.jit(optimizer.step) if compiled else optimizer.step
+    for gradient in GRADIENTS:
+        step(dict.fromkeys("ab" if added_later else "a", gradient))
+        scheduler.step()
+    return [np.asarray(weight.value) for weight in weights.values()]
 
 
-@pytest.mark.filterwarnings("ignore:braintools 0.3.0 trains every group:UserWarning")
-def test_no_warning_of_a_rate_that_is_not_read_where_the_first_group_has_no_gradient():
-    optimizer = braintools.optim.Rprop(lr=PiecewiseConstantSchedule(0.25))
-    optimizer.register_trainable_weights({})
-    trained = brainstate.ParamState(jnp.zeros(2))
-    optimizer.add_param_group({"trained": trained})
-    optimizer.step({"trained": jnp.full(2, 1000.0)})
-    np.testing.assert_allclose(trained.value, -0.25, rtol=1e-5)
+@pytest.mark.parametrize("compiled", [False, True], ids=["host", "jit"])
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [(name, {}) for name in (*FOLLOWERS, *OWN_RATE)]
+    + [
+        ("SGD", {"momentum": 0.9, "nesterov": True, "grad_clip_norm": 0.5}),
+        ("Adam", {"betas": (0.5, 0.9), "eps": 0.1, "amsgrad": True, "weight_decay": 0.1}),
+        ("AdamW", {"weight_decay": 0.3, "grad_clip_value": 0.2}),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:.*does not read its learning rate:UserWarning")
+def test_an_added_group_is_trained_as_the_weights_that_were_registered(name, options, compiled):
+    first, added = twins(name, True, compiled, **options)
+    np.testing.assert_allclose(added, first, rtol=1e-6)
+    alone, _ = twins(name, False, compiled, **options)
+    np.testing.assert_allclose(first, alone, rtol=1e-6)
+
+
+def test_an_added_group_has_the_momentum_of_its_optimizer():
+    scheduler = PiecewiseConstantSchedule(0.5, [9], [1.0, 0.5])
+    optimizer = braintools.optim.SGD(lr=scheduler, momentum=0.5)
+    optimizer.register_trainable_weights({"a": brainstate.ParamState(jnp.zeros(1))})
+    added = brainstate.ParamState(jnp.zeros(1))
+    optimizer.add_param_group({"b": added}, lr=0.25)
+    for expected in (-0.75, -1.875):  # 0.25 * 3, and 0.25 * (3 + 0.5 * 3) more
+        optimizer.step({"a": jnp.ones(1), "b": jnp.full(1, 3.0)})
+        np.testing.assert_array_equal(added.value, expected)
+
+
+@pytest.mark.parametrize("name", ["AdamW", "SGD"])
+def test_weight_decay_of_an_added_group_counts_and_the_others_keep_theirs(name):
+    def decayed(decay, **group):
+        scheduler = PiecewiseConstantSchedule(0.25, [9], [0.5, 0.25])
+        optimizer = build(name, scheduler, weight_decay=decay)
+        weights = [brainstate.ParamState(jnp.array([1.0, -2.0])) for _ in range(2)]
+        optimizer.register_trainable_weights({"a": weights[0]})
+        optimizer.add_param_group({"b": weights[1]}, **group)
+        for _ in range(3):
+            optimizer.step(dict.fromkeys("ab", jnp.array([5.0, -0.2])))
+        return [np.asarray(weight.value) for weight in weights]
+
+    (first, second), (at_03, _) = decayed(0.1, weight_decay=0.3), decayed(0.3)
+    np.testing.assert_allclose(first, decayed(0.1)[1], rtol=1e-6)  # whose group has the default
+    np.testing.assert_allclose(second, at_03, rtol=1e-6)
+    assert np.abs(first - second).max() > 1e-3
 
 
 class Cell(brainstate.nn.Module):
@@ -211,27 +253,7 @@ def test_weight_decay_and_clipping_work_as_with_a_plain_rate(name, options):
     assert np.abs(path - scheduled_path(name)).max() > 1e-4
 
 
-@pytest.mark.parametrize("lr", [None, 0.5])
-def test_weight_decay_and_clipping_of_an_added_group_work_as_with_a_plain_rate(lr):
-    given = {} if lr is None else {"lr": lr}
-
-    def moved(optimizer, **added):
-        first, second = (brainstate.ParamState(jnp.array([1.0, -2.0])) for _ in range(2))
-        optimizer.register_trainable_weights({"first": first})
-        optimizer.add_param_group({"second": second}, weight_decay=0.3, **added)
-        for _ in range(3):
-            optimizer.step({"first": jnp.ones(2), "second": jnp.array([5.0, -0.2])})
-        return np.concatenate([first.value, second.value])
-
-    rate = 0.25 if lr is None else lr
-    plain = braintools.optim.Adam(lr=0.25 * 0.5, grad_clip_norm=1.0)
-    expected = moved(plain, lr=rate * 0.5)
-    scheduler = PiecewiseConstantSchedule(0.25, [], [0.5])
-    scheduled = braintools.optim.Adam(lr=scheduler, grad_clip_norm=1.0)
-    np.testing.assert_allclose(moved(scheduled, **given), expected, rtol=1e-6)
-
-
-@pytest.mark.parametrize("name", ["SGD", "Adam", "Adafactor", "LBFGS"])
+@pytest.mark.parametrize("name", FOLLOWERS)
 def test_optimizer_checkpoint_continues_to_the_same_bits(name):
     scheduler = PiecewiseConstantSchedule(0.25, [2], [0.5, 0.125])
     run = Run(build(name, scheduler))
@@ -253,66 +275,3 @@ def test_optimizer_checkpoint_continues_to_the_same_bits(name):
         second.step(jnp.float32(1 + i))
         np.testing.assert_array_equal(second.weight.value, straight[i])
         scheduler.step()
-
-
-def two_groups(keys="ab", name="Adam", size=2):
-    scheduler = PiecewiseConstantSchedule([0.25, 0.75], [2], [0.5, 0.125])
-    optimizer = build(name, scheduler)
-    weights = {key: brainstate.ParamState(jnp.zeros(size)) for key in keys}
-    optimizer.register_trainable_weights({keys[0]: weights[keys[0]]})
-    if len(keys) == 2:
-        optimizer.add_param_group({keys[1]: weights[keys[1]]})
-    return optimizer, {key: jnp.ones(size) for key in keys}
-
-
-@pytest.mark.filterwarnings("ignore:braintools 0.3.0 trains every group:UserWarning")
-@pytest.mark.parametrize(
-    ("other", "named"),
-    [
-        ({"keys": "ba"}, "'opt_state'"),
-        ({"name": "Lion"}, "'opt_state'"),
-        ({"size": 3}, "'opt_state'"),
-        ({"keys": "ac"}, r"'param_groups_opt_states\[0\]'"),
-    ],
-)
-def test_a_checkpoint_of_another_optimizer_is_refused_and_changes_nothing(other, named):
-    saved, gradients = two_groups(**other)
-    saved.step(gradients)
-    optimizer, gradients = two_groups()
-    before = jax.tree.map(np.asarray, optimizer.state_dict())
-    with pytest.raises(ValueError, match=rf"state_dict\[{named}\] is not of this Adam.*another"):
-        optimizer.load_state_dict(saved.state_dict())
-    jax.tree.map(np.testing.assert_array_equal, optimizer.state_dict(), before)
-    optimizer.step(gradients)
-
-
-@pytest.mark.filterwarnings("ignore:.*does not read its learning rate:UserWarning")
-@pytest.mark.parametrize(
-    ("name", "options"),
-    [(name, {}) for name in (*FOLLOWERS, *OWN_RATE)]
-    + [
-        ("Adam", {"betas": (0.5, 0.999)}),
-        ("Adam", {"betas": (0.9, 0.5)}),
-        ("Adam", {"eps": 0.1}),
-        ("Adam", {"amsgrad": True}),
-        ("Adam", {"weight_decay": 0.1, "grad_clip_value": 0.5}),
-        ("OptaxOptimizer", {"tx": optax.scale(-0.125)}),
-    ],
-)
-def test_the_first_added_group_warns_if_it_is_not_trained_as_the_group_before_it(name, options):
-    optimizer = build(name, PiecewiseConstantSchedule(0.125), **options)
-    first, added, last = (brainstate.ParamState(jnp.array([[1.0, -2.0]])) for _ in range(3))
-    optimizer.register_trainable_weights({"first": first})
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        optimizer.add_param_group({"added": added})
-    optimizer.add_param_group({"last": last})  # in silence
-    assert [str(found.message)[:48] for found in caught] in (
-        [],
-        ["braintools 0.3.0 trains every group that is adde"],
-    )
-    for size in (1.0, -2.0, 0.01, 0.5, 1.0):
-        gradient = jnp.array([[0.3, -0.1]]) * size
-        optimizer.step(dict.fromkeys(("first", "added", "last"), gradient))
-    alike = np.allclose(first.value, added.value, rtol=1e-6)
-    assert bool(caught) != alike

@@ -1,9 +1,8 @@
 """Two optimizers and three schedulers, linked in any order: what is reported is what trains.
 
-After every rule each optimizer takes a step on the host and one in a program that was compiled
-before all that happened since, and the parameters tell how far they moved. SGD without momentum
-moves a parameter by minus rate times gradient; braintools runs Adam on every added group, whose
-steps under a constant gradient of 1000 are the rate to within 1e-5.
+After every rule, each optimizer takes a step on the host and one in each of three programs that
+were compiled before all that happened since. The parameters tell how far they moved, and a model
+of the links, in NumPy and by hand, tells how far they should have.
 """
 
 import copy
@@ -15,24 +14,58 @@ import braintools
 import hypothesis
 import jax.numpy as jnp
 import numpy as np
-import pytest
-from brainstate.transform import jit
+from brainstate.transform import for_loop, jit
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 import brainsched
 
-EXPECTED_WARNINGS = (
-    "moves to another optimizer",
-    "no optimizer follows this",
-    "the checkpoint was saved with another schedule",
-    "was restored from a checkpoint, and its",
-    "braintools 0.3.0 trains every group that is added by Adam",
-)
+REPLACED = "drives no optimizer any more"
 
 optimizers = st.sampled_from(["left", "right"])
 schedulers = st.sampled_from(["stages", "cosine", "columns"])
 rates = st.sampled_from([0.125, 0.375, 0.75])
+
+
+class Model:
+    """What a scheduler should show: its plan in NumPy float64, its position, and set rates."""
+
+    def __init__(self, name):
+        self.name, self.epoch, self.given, self.by_hand = name, 0, {}, {}
+        self.groups = self.listed = 2 if name == "cosine" else 1
+        self.warns = False
+
+    def base(self, group):
+        listed = {"stages": [0.5], "cosine": [0.25, 0.5], "columns": [0.25]}[self.name]
+        return self.given.get(group, listed[min(group, len(listed) - 1)])
+
+    def plan(self, group):
+        t, base = self.epoch, self.base(group)
+        if self.name == "stages":
+            return base * (1.0 if t < 2 else 0.5 if t < 4 else 0.25)
+        if self.name == "cosine":
+            return base * (1 + np.cos(np.pi * min(t, 8) / 8)) / 2
+        return base * ([1.0, 0.0, 2.0] if t < 3 else [0.5, 1.0, 1.0])[group]
+
+    def rates(self):
+        return [self.by_hand.get(group, self.plan(group)) for group in range(self.groups)]
+
+    def go_to(self, epoch):
+        self.epoch, self.by_hand = epoch, {}
+
+    def accepts(self, given):
+        """Whether it can drive groups that were added with these ``lr=``."""
+        if self.name == "columns" and len(given) > 3:
+            return False
+        known = {*range(self.listed), *self.given}
+        return all(lr in (None, self.base(g)) or g not in known for g, lr in enumerate(given))
+
+    def drive(self, given):
+        for group, lr in enumerate(given):
+            if lr is not None and group >= self.listed:
+                self.given[group] = lr
+        self.by_hand = {group: r for group, r in self.by_hand.items() if group < len(given)}
+        self.groups = len(given)
 
 
 def built(name):
@@ -43,31 +76,37 @@ def built(name):
     return brainsched.PiecewiseConstantSchedule(0.25, [3], [[1.0, 0.0, 2.0], [0.5, 1.0, 1.0]])
 
 
-def expect(error, *messages):
-    """Raise ``error`` again unless it is one of those that belong here."""
-    if not any(message in str(error) for message in messages):
-        raise error
-
-
 class Follower:
-    """An optimizer, its parameters, and a training step that is compiled early."""
+    """An optimizer, its parameters, and training steps that are compiled early."""
 
     def __init__(self, lr):
         self.optimizer = braintools.optim.SGD(lr=lr)
         self.parameters = {("first", "weight"): brainstate.ParamState(jnp.zeros(2))}
         self.optimizer.register_trainable_weights(dict(self.parameters))
-        self.compiled = jit(self.step)
+        self.given = [None]  # the lr= of each group
+        self.saved = None
+        self.programs = [jit(self.step), jit(self.reporting_step), jit(self.loop)]
 
     def step(self):
-        keys = [*self.parameters]
-        gradients = {key: jnp.full(2, 1000.0 if key != keys[0] else 1.0) for key in keys}
-        self.optimizer.step(gradients)
+        self.optimizer.step({key: jnp.ones(2) for key in self.parameters})
+
+    def reporting_step(self):
+        self.optimizer.step({key: jnp.ones(2) for key in self.parameters})
+        return self.optimizer.current_lr
+
+    def loop(self):
+        for_loop(lambda _: self.step(), jnp.arange(2))
+
+    def step_both(self):
+        self.step()
+        self.optimizer.lr.step()
 
     def add(self, lr):
         key = (f"added {len(self.parameters)}", "weight")
         parameter = brainstate.ParamState(jnp.zeros(2))
         self.optimizer.add_param_group({key: parameter}, **({} if lr is None else {"lr": lr}))
         self.parameters[key] = parameter
+        self.given.append(lr)
 
     def moved(self, step):
         for parameter in self.parameters.values():
@@ -75,252 +114,219 @@ class Follower:
         step()
         return [-float(parameter.value[0]) for parameter in self.parameters.values()]
 
-    def reported(self):
-        groups = [float(group["lr"].value) for group in self.optimizer.param_groups]
-        assert float(self.optimizer.current_lr) == groups[0]
-        assert [float(rate) for rate in self.optimizer.lr.get_last_lr()] == groups
-        return groups
+    def follows_ours(self):
+        return isinstance(self.optimizer.lr, brainsched.LRScheduler)
 
 
 class Links(RuleBasedStateMachine):
     @initialize(left=schedulers, plain=st.booleans())
     def begin(self, left, plain):
         self.schedulers = {name: built(name) for name in ("stages", "cosine", "columns")}
-        self.programs = {}
-        self.compile_steps()
+        self.models = {name: Model(name) for name in self.schedulers}
+        self.steps = {name: jit(scheduler.step) for name, scheduler in self.schedulers.items()}
         self.followers = {
             "left": Follower(0.5 if plain else self.schedulers[left]),
             "right": Follower(0.625),
         }
+        if not plain:
+            self.models[left].drive([None])
+        self.training = {name: jit(f.step_both) for name, f in self.followers.items()}
         self.saved = {}
 
-    def compile_steps(self):
-        for name, scheduler in self.schedulers.items():
-            if name not in self.programs or self.programs[name][0] is not scheduler:
-                self.programs[name] = scheduler, jit(scheduler.step)
+    def model_of(self, follower):
+        names = [n for n, s in self.schedulers.items() if s is follower.optimizer.lr]
+        return self.models[names[0]]
 
-    def follows(self, optimizer):
-        """Return the name of the scheduler that an optimizer follows, if it is one of the three."""
-        followed = self.followers[optimizer].optimizer.lr
-        return next((n for n, s in self.schedulers.items() if s is followed), None)
+    def stepping(self, name, step):
+        """Step a scheduler, which warns exactly if it was replaced since its last step."""
+        model = self.models[name]
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            step()
+        assert [REPLACED in str(w.message) for w in caught] == [True] * model.warns
+        model.warns = False
 
     @rule(name=schedulers, optimizer=optimizers)
     def attach(self, name, optimizer):
         scheduler, follower = self.schedulers[name], self.followers[optimizer]
-        before = scheduler.optimizer, follower.optimizer.lr, scheduler.base_lrs, scheduler.epoch
+        model, former = self.models[name], follower.optimizer.lr
+        drives_another = scheduler.optimizer not in (None, follower.optimizer)
         try:
             scheduler.attach_optimizer(follower.optimizer)
-        except ValueError as error:
-            expect(error, "its base rate is", "has no rate")
-            after = (scheduler.optimizer, follower.optimizer.lr, scheduler.base_lrs)
-            assert after == before[:3]
+        except ValueError:
+            assert drives_another or not model.accepts(follower.given)
+            assert follower.optimizer.lr is former
         else:
-            assert scheduler.optimizer is follower.optimizer
             assert follower.optimizer.lr is scheduler
-        assert scheduler.epoch == before[3]
-
-    @rule(name=schedulers, optimizer=optimizers)
-    def give_to_a_new_optimizer(self, name, optimizer):
-        self.followers[optimizer] = Follower(self.schedulers[name])
-
-    @rule(name=schedulers, optimizer=optimizers)
-    def only_add(self, name, optimizer):
-        scheduler, follower = self.schedulers[name], self.followers[optimizer].optimizer
-        if isinstance(follower.lr, brainsched.LRScheduler):
-            if follower.lr is not scheduler:
-                with pytest.raises(ValueError, match="an optimizer follows one scheduler"):
-                    follower.add_scheduler(scheduler)
-        else:
-            follower.add_scheduler(scheduler)
-            with pytest.raises(RuntimeError, match="would report rates that it does not apply"):
-                follower.get_last_lr()
-
-    @rule(optimizer=optimizers, rate=rates)
-    def attach_one_of_braintools(self, optimizer, rate):
-        follower = self.followers[optimizer].optimizer
-        if isinstance(follower.lr, brainsched.LRScheduler):
-            theirs = braintools.optim.StepLR(rate)
-            for use in (lambda: theirs.attach_optimizer(follower), theirs.step):
-                with pytest.raises(RuntimeError, match="of brainsched, and would not follow"):
-                    use()
-
-    @rule(optimizer=optimizers, rate=rates)
-    def build_one_of_the_same_type(self, optimizer, rate):
-        new = type(self.followers[optimizer].optimizer)(lr=rate)
-        assert type(new) is braintools.optim.SGD
-        assert new.current_lr == rate
+            assert scheduler.optimizer is follower.optimizer
+            assert model.accepts(follower.given)
+            assert not drives_another
+            if former is not scheduler:
+                for other, replaced in self.schedulers.items():
+                    if replaced is former:
+                        self.models[other].warns = True
+                model.warns = False
+                model.drive(follower.given)
 
     @rule(optimizer=optimizers, lr=st.none() | rates)
     def add_a_group(self, optimizer, lr):
         follower = self.followers[optimizer]
-        if not isinstance(follower.optimizer.lr, brainsched.LRScheduler):
+        if not follower.follows_ours() or len(follower.given) > 4:
             return  # braintools' own, whose compiled programs do not notice a new group
-        groups = len(follower.parameters)
+        model = self.model_of(follower)
+        accepted = model.accepts([*follower.given, lr])
         try:
             follower.add(lr)
-        except ValueError as error:
-            expect(error, "its base rate is", "has no rate")
-            assert len(follower.optimizer.param_groups) == groups
+        except ValueError:
+            assert not accepted
+        else:
+            assert accepted
+            model.drive(follower.given)
 
     @rule(name=schedulers, compiled=st.booleans())
     def step(self, name, compiled):
-        scheduler = self.schedulers[name]
-        epoch = scheduler.epoch
-        (self.programs[name][1] if compiled else scheduler.step)()
-        assert scheduler.epoch == epoch + 1
-        np.testing.assert_array_equal(scheduler.get_last_lr(), scheduler.lr_at(epoch + 1))
+        self.stepping(name, self.steps[name] if compiled else self.schedulers[name].step)
+        self.models[name].go_to(self.models[name].epoch + 1)
 
     @rule(name=schedulers, epoch=st.integers(0, 9))
     def jump(self, name, epoch):
-        self.schedulers[name].step(epoch)
-        np.testing.assert_array_equal(
-            self.schedulers[name].get_last_lr(), self.schedulers[name].lr_at(epoch)
-        )
+        self.stepping(name, lambda: self.schedulers[name].step(epoch))
+        self.models[name].go_to(epoch)
 
-    @rule(optimizer=optimizers, rate=rates, way=st.sampled_from(["current_lr", "value", "item"]))
+    @rule(optimizer=optimizers)
+    def train_by_a_program_that_steps_whatever_scheduler_there_is(self, optimizer):
+        follower = self.followers[optimizer]
+        if follower.follows_ours():
+            model = self.model_of(follower)
+            expected = model.rates()
+            moved = follower.moved(self.training[optimizer])
+            np.testing.assert_allclose(moved, expected, rtol=1e-6, atol=1e-9)
+            model.go_to(model.epoch + 1)
+
+    @rule(
+        optimizer=optimizers,
+        rate=rates,
+        way=st.sampled_from(["current_lr", "value", "item", "a program"]),
+    )
     def set_by_hand(self, optimizer, rate, way):
         follower = self.followers[optimizer]
-        if not isinstance(follower.optimizer.lr, brainsched.LRScheduler):
+        if not follower.follows_ours():
             return
         group = 0 if way == "current_lr" else len(follower.parameters) - 1
+        entry = follower.optimizer.param_groups[group]
         if way == "current_lr":
             follower.optimizer.current_lr = rate
         elif way == "value":
-            follower.optimizer.param_groups[group]["lr"].value = jnp.asarray(rate)
+            entry["lr"].value = jnp.asarray(rate)
+        elif way == "item":
+            entry["lr"] = rate
         else:
-            follower.optimizer.param_groups[group]["lr"] = rate
-        assert follower.reported()[group] == rate
-
-    @rule(optimizer=optimizers, rate=rates | st.sampled_from([-0.5, float("nan"), float("inf")]))
-    def set_by_hand_in_a_program(self, optimizer, rate):
-        follower = self.followers[optimizer]
-        scheduler = follower.optimizer.lr
-        if not isinstance(scheduler, brainsched.LRScheduler):
-            return
-        group = len(follower.parameters) - 1
-
-        @jit
-        def program(rate):
-            follower.optimizer.param_groups[group]["lr"].value = rate
-
-        program(rate)
-        if rate not in (0.125, 0.375, 0.75):
-            assert not np.isfinite(follower.moved(follower.compiled)[group])
-            with pytest.raises(ValueError, match=rf"current_lrs\[{group}\] must be finite and not"):
-                scheduler.get_last_lr()
-            follower.optimizer.param_groups[group]["lr"].value = rate = 0.5
-        assert follower.reported()[group] == rate
-
-    @rule(name=schedulers, rate=rates)
-    def rates_cannot_be_changed_in_place(self, name, rate):
-        with pytest.raises(TypeError, match="cannot be changed in place"):
-            self.schedulers[name].current_lrs.value[0] = rate
+            jit(lambda rate: setattr(entry["lr"], "value", rate))(rate)
+        self.model_of(follower).by_hand[group] = rate
 
     @rule(name=schedulers, factor=st.sampled_from([0.5, 2.0]))
     def apply(self, name, factor):
-        scheduler = self.schedulers[name]
-        scheduler.apply(lambda rate: rate * factor)
-        expected = [np.float32(rate * factor) for rate in scheduler.get_lr()]
-        assert scheduler.get_last_lr() == expected
+        self.schedulers[name].apply(lambda rate: rate * factor)
+        model = self.models[name]
+        model.by_hand = {group: model.plan(group) * factor for group in range(model.groups)}
 
-    @rule(name=schedulers)
-    def save_a_scheduler(self, name):
-        self.saved[name] = pickle.dumps(self.schedulers[name].state_dict())
+    @rule(name=schedulers, format=st.sampled_from([pickle.dumps, lambda s: s]))
+    def save_a_scheduler(self, name, format):
+        saved = self.schedulers[name].state_dict(plain=format is not pickle.dumps)
+        self.saved[name] = format(saved), copy.deepcopy(self.models[name])
 
     @rule(name=schedulers)
     def load_a_scheduler(self, name):
-        scheduler = self.schedulers[name]
         if name not in self.saved:
             return
-        saved = pickle.loads(self.saved[name])
-        before = scheduler.epoch, scheduler.get_last_lr()
+        saved, then = self.saved[name]
+        model = self.models[name]
         try:
-            scheduler.load_state_dict(saved)
-        except ValueError as error:
-            expect(error, "add the groups to the optimizer first")
-            assert (scheduler.epoch, scheduler.get_last_lr()) == before
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # other base rates, since a group has another lr=
+                self.schedulers[name].load_state_dict(
+                    pickle.loads(saved) if isinstance(saved, bytes) else saved
+                )
+        except ValueError:
+            assert then.groups != model.groups
         else:
-            assert scheduler.epoch == saved["last_epoch"]
+            assert then.groups == model.groups
+            same = [np.float32(then.plan(g)) for g in range(then.groups)]
+            model.go_to(then.epoch)
+            # A rate that was set by hand is restored where the schedule's own is what it was.
+            model.by_hand = {
+                group: rate
+                for group, rate in then.by_hand.items()
+                if np.isclose(same[group], model.plan(group), rtol=1e-6)
+                and not np.isclose(rate, same[group], rtol=1e-7)
+            }
 
     @rule(optimizer=optimizers)
-    def save_an_optimizer(self, optimizer):
-        self.saved[optimizer] = copy.deepcopy(self.followers[optimizer].optimizer.state_dict())
-
-    @rule(optimizer=optimizers)
-    def load_an_optimizer(self, optimizer):
+    def save_and_load_an_optimizer(self, optimizer):
         follower = self.followers[optimizer]
-        if optimizer not in self.saved:
-            return
-        if not isinstance(follower.optimizer.lr, brainsched.LRScheduler):
-            return
-        before = follower.reported()
-        try:
-            follower.optimizer.load_state_dict(self.saved[optimizer])
-        except ValueError as error:
-            expect(error, "param groups, but the optimizer has")
-            assert follower.reported() == before
+        if follower.follows_ours():
+            saved = copy.deepcopy(follower.optimizer.state_dict())
+            rates = self.model_of(follower).rates()
+            if follower.saved is not None and len(follower.saved[1]) == len(rates):
+                state, then = follower.saved
+                before = follower.optimizer.lr.has_restored_rates
+                follower.optimizer.load_state_dict(state)
+                if not before:
+                    self.model_of(follower).by_hand = dict(enumerate(then))
+            follower.saved = saved, rates
 
-    @rule(
-        name=schedulers,
-        duplicate=st.sampled_from(
-            [copy.deepcopy, lambda s: pickle.loads(pickle.dumps(s)), brainstate.graph.clone]
-        ),
-    )
-    def replace_a_scheduler_by_its_copy(self, name, duplicate):
+    @rule(optimizer=optimizers, epoch=st.integers(0, 9))
+    def restore_the_whole_state_of_the_graph(self, optimizer, epoch):
+        follower = self.followers[optimizer]
+        if follower.follows_ours():
+            before = brainstate.graph.treefy_states(follower.optimizer)
+            follower.optimizer.lr.step(epoch)
+            follower.optimizer.current_lr = 0.875
+            brainstate.graph.update_states(follower.optimizer, before)
+
+    @rule(name=schedulers, through=st.sampled_from([copy.deepcopy, pickle.dumps]))
+    def replace_a_free_scheduler_by_its_copy(self, name, through):
         original = self.schedulers[name]
-        twin = duplicate(original)
+        twin = through(original)
+        twin = pickle.loads(twin) if isinstance(twin, bytes) else twin
         assert twin.optimizer is None
-        assert (twin.epoch, twin.base_lrs) == (original.epoch, original.base_lrs)
-        assert twin.get_last_lr() == original.get_last_lr()
-        self.schedulers[name] = twin
-        self.compile_steps()
-
-    @rule(optimizer=optimizers, duplicate=st.sampled_from([copy.deepcopy, copy.copy, pickle.dumps]))
-    def copying_an_optimizer_says_what_to_do(self, optimizer, duplicate):
-        original = self.followers[optimizer].optimizer
-        if isinstance(original.lr, brainsched.LRScheduler):
-            with pytest.raises(TypeError, match=r"cannot be copied or pickled.*state_dict"):
-                duplicate(original)
-
-    @rule(optimizer=optimizers)
-    def a_clone_through_the_graph_does_not_train(self, optimizer):
-        original = self.followers[optimizer].optimizer
-        if isinstance(original.lr, brainsched.LRScheduler):
-            clone = brainstate.graph.clone(original)
-            for use in (lambda: clone.step({}), lambda: clone.current_lr, clone.state_dict):
-                with pytest.raises(TypeError, match="a copy through the graph cannot be used"):
-                    use()
+        assert (twin.epoch, twin.get_last_lr()) == (original.epoch, original.get_last_lr())
+        if original.optimizer is None:
+            self.schedulers[name], self.models[name].warns = twin, False
+            self.steps[name] = jit(twin.step)
 
     @invariant()
     def what_is_reported_is_what_trains(self):
         for follower in getattr(self, "followers", {}).values():
-            if not isinstance(follower.optimizer.lr, brainsched.LRScheduler):
-                shown = [float(follower.optimizer.current_lr)]
+            optimizer = follower.optimizer
+            if follower.follows_ours():
+                shown = [float(group["lr"].value) for group in optimizer.param_groups]
+                assert [float(rate) for rate in optimizer.get_last_lr()] == shown
+                assert [float(rate) for rate in optimizer.lr.current_lrs.value] == shown
+                assert np.float32(optimizer.current_lr) == np.float32(shown[0])
+                np.testing.assert_allclose(shown, self.model_of(follower).rates(), 1e-6, 1e-9)
+                assert optimizer.lr.optimizer is optimizer
             else:
-                shown = follower.reported()
-            for step in (follower.step, follower.compiled):
-                np.testing.assert_allclose(follower.moved(step), shown, rtol=2e-5, atol=1e-9)
+                shown = [float(optimizer.current_lr)]
+            for step in (follower.step, *follower.programs):
+                twice = 2 if step is follower.programs[2] else 1
+                moved = np.array(follower.moved(step)) / twice
+                np.testing.assert_allclose(moved, shown, rtol=1e-6, atol=1e-9)
 
     @invariant()
-    def links_have_two_ends(self):
-        followers = getattr(self, "followers", {}).values()
-        for follower in followers:
-            scheduler = follower.optimizer.lr
-            if isinstance(scheduler, brainsched.LRScheduler):
-                assert scheduler.optimizer is follower.optimizer
-                assert isinstance(follower.optimizer, braintools.optim.SGD)
-        for scheduler in getattr(self, "schedulers", {}).values():
-            followed_by = [f for f in followers if f.optimizer.lr is scheduler]
-            if scheduler.optimizer is None:
-                assert not followed_by
+    def schedulers_show_their_plan_or_what_was_set_by_hand(self):
+        for name, scheduler in getattr(self, "schedulers", {}).items():
+            model = self.models[name]
+            assert scheduler.epoch == model.epoch
+            np.testing.assert_allclose(scheduler.applied_rates, model.rates(), 1e-6, 1e-9)
+            planned = [model.plan(group) for group in range(model.groups)]
+            np.testing.assert_allclose(scheduler.get_lr(), planned, 1e-6, 1e-9)
 
 
-def test_whatever_happens_to_the_links_the_rate_that_is_reported_is_the_rate_that_trains():
-    settings = hypothesis.settings(max_examples=25, stateful_step_count=30)
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        hypothesis.stateful.run_state_machine_as_test(Links, settings=settings)
-    ours = [str(w.message) for w in caught if issubclass(w.category, UserWarning)]
-    assert ours
-    unexpected = [m for m in ours if not any(known in m for known in EXPECTED_WARNINGS)]
-    assert not unexpected
+def test_whatever_happens_to_the_links_the_rate_that_is_reported_is_the_plans_and_trains():
+    settings = hypothesis.settings(
+        max_examples=10,
+        stateful_step_count=25,
+        phases=[hypothesis.Phase.generate],  # to shrink a failure takes minutes of compiling
+    )
+    hypothesis.stateful.run_state_machine_as_test(Links, settings=settings)

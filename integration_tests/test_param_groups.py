@@ -148,7 +148,11 @@ ARGUMENTS = {
     "momentum": ({"momentum": 0.9}, TypeError, "got momentum=0.9"),
     "weight_decay": ({"weight_decay": "much"}, TypeError, "weight_decay must be a number"),
     "a schedule": ({"lr": PiecewiseConstantSchedule()}, TypeError, "lr of param group 1 must be a"),
-    "another name": ({"name": "tail"}, ValueError, "group 1 is called 'head' in base_lr, got name="),
+    "another name": (
+        {"name": "tail"},
+        ValueError,
+        "group 1 is called 'head' in base_lr, got name=",
+    ),
 }
 
 
@@ -181,7 +185,9 @@ def test_a_group_that_is_added_before_the_weights_are_registered_is_refused():
 def test_weights_that_are_registered_twice_all_belong_to_the_first_group():
     training = Training(PiecewiseConstantSchedule(0.1))
     training.parameters["more", "weight"] = parameter()
-    training.optimizer.register_trainable_weights({("more", "weight"): training.parameters["more", "weight"]})
+    training.optimizer.register_trainable_weights(
+        {("more", "weight"): training.parameters["more", "weight"]}
+    )
     np.testing.assert_allclose(training.movements(), [0.1, 0.1], rtol=1e-5)
     training.add("second", lr=0.2)
     # braintools' Trainer registers all weights of a model once more.
@@ -195,7 +201,7 @@ def test_a_group_without_a_gradient_is_named():
     training = Training(PiecewiseConstantSchedule(0.1))
     training.add("second")
     for step in (training.optimizer.step, jit(training.optimizer.step)):
-        with pytest.raises(ValueError, match="grads has no gradient for ..second"):
+        with pytest.raises(ValueError, match=r"grads has no gradient for \(.second"):
             step({("first", "weight"): jnp.ones(2)})
     check(training, 0.1, 0.1)
 

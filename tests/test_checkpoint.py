@@ -19,9 +19,6 @@ from hypothesis import strategies as st
 import brainsched
 from brainsched import PiecewiseConstantSchedule
 
-# Which algorithm an added group gets is measured in test_every_optimizer.py; here, its rate is.
-pytestmark = pytest.mark.filterwarnings("ignore:braintools 0.3.0 trains every group:UserWarning")
-
 STAGES: dict[str, Any] = {"base_lr": 0.1, "boundaries": [3, 5], "values": [1.0, 0.1, 0.01]}
 
 
@@ -167,6 +164,70 @@ def test_our_dict_loads_in_the_braintools_class():
     assert theirs.get_last_lr() == [np.float32(0.01)]
 
 
+@pytest.mark.parametrize(
+    ("changed", "named", "rate"),
+    [
+        ({"values": [1.0, 0.3, 0.01]}, r"values changed.*0: 0\.01 -> 0\.03", 0.03),
+        ({"boundaries": [4, 5]}, r"boundaries changed.*has the same rates there", 0.01),
+        ({"base_lr": 0.2}, r"base_lr changed.*group 0: 0\.01 -> 0\.02", 0.02),
+        ({"base_lr": 0.2, "boundaries": [1, 2]}, "base_lr, boundaries changed", 0.002),
+    ],
+)
+def test_a_changed_schedule_warns_with_its_names_and_holds_from_there(changed, named, rate):
+    restored = PiecewiseConstantSchedule(**STAGES | changed)
+    with pytest.warns(UserWarning, match=rf"{named}") as caught:
+        restored.load_state_dict(at(4).state_dict())
+    assert "of the code holds from epoch 4 on" in str(caught[0].message)
+    assert restored.epoch == 4
+    assert restored.get_last_lr() == [np.float32(rate)]
+
+
+def test_the_warning_of_a_changed_schedule_shows_the_rate_that_was_applied_and_drops_it():
+    scheduler = PiecewiseConstantSchedule([0.1, 0.2], [3], [1.0, 0.1])
+    scheduler.step(4)
+    scheduler.current_lrs.value = [0.7, 0.02]
+    changed = PiecewiseConstantSchedule([0.1, 0.2], [3], [1.0, 0.5])
+    with pytest.warns(UserWarning, match=r"group 0: 0\.7 -> 0\.05, group 1: 0\.02 -> 0\.1$"):
+        changed.load_state_dict(as_python(scheduler.state_dict()))
+    assert changed.get_last_lr() == [np.float32(0.05), np.float32(0.1)]
+
+
+def decaying(factor):
+    """Return a class of one name whose formula was edited between two runs."""
+
+    class EditedLR(brainsched.LRScheduler):
+        def formula(self, epoch, base_lrs, xp):
+            return base_lrs * factor**epoch
+
+    return EditedLR
+
+
+def test_a_formula_that_was_edited_between_saving_and_loading_is_warned_of():
+    before, after = decaying(0.5)(0.5), decaying(0.25)(0.5)
+    before.step(2)
+    with pytest.warns(UserWarning, match=r"its formula changed.*group 0: 0\.125 -> 0\.03125"):
+        after.load_state_dict(before.state_dict())
+    assert after.get_last_lr() == [0.03125]
+    before.step(0)
+    decaying(0.25)(0.5).load_state_dict(before.state_dict())  # where both give the same rate
+
+
+def test_a_plan_that_is_only_longer_says_so_and_keeps_the_rate():
+    def plan(epochs):
+        return brainsched.SequentialLR(
+            [brainsched.ConstantLR(0.5, 1.0), brainsched.StepLR(0.5, 1, 0.5)], [epochs]
+        )
+
+    short, longer = plan(10), plan(20)
+    short.step(4)
+    short.apply(lambda rate: 0.375)
+    with pytest.warns(UserWarning, match="milestones changed.*has the same rates there"):
+        longer.load_state_dict(short.state_dict())
+    assert longer.get_last_lr() == [0.375]  # as the schedule's own rate is what it was
+    longer.step(12)
+    assert longer.get_last_lr() == [0.5]
+
+
 def test_where_to_begin_is_no_change_of_the_schedule():
     restored = PiecewiseConstantSchedule(**STAGES, last_epoch=1)
     restored.load_state_dict(at(4).state_dict())
@@ -204,6 +265,15 @@ def test_an_argument_that_a_checkpoint_is_older_than_had_its_default():
     assert restored.get_last_lr() == [0.0625]
 
 
+@pytest.mark.parametrize(
+    ("given", "named"),
+    [({"power": 2}, "power"), ({"weights": [1.0, 2.0]}, "weights"), ({"shape": "cos"}, "shape")],
+)
+def test_an_argument_that_a_checkpoint_is_older_than_is_named_where_it_is_given(given, named):
+    with pytest.warns(UserWarning, match=rf"schedule \({named} changed\)"):
+        NowLR(0.5, **given).load_state_dict(saved_before())
+
+
 def test_an_argument_that_a_checkpoint_is_older_than_may_be_that_of_a_part():
     def composed(**given):
         return brainsched.SequentialLR([NowLR(0.5, **given), NowLR(0.5)], [4])
@@ -236,41 +306,6 @@ def test_an_argument_without_a_form_in_a_config_is_named():
 
     with pytest.raises(TypeError, match=r"chosen cannot be written in a config: \{3\}"):
         _ = ChosenLR(chosen={3}).config
-
-
-DROP = object()
-DAMAGE = [
-    ({"last_epoch": DROP}, ValueError, r"state_dict has no 'last_epoch'"),
-    ({"base_lrs": DROP}, ValueError, r"state_dict has no 'base_lrs'"),
-    ({"scheduled_lrs": DROP}, ValueError, r"state_dict has no 'scheduled_lrs'"),
-    ({"config": DROP}, ValueError, r"state_dict has no 'config'"),
-    ({"momentum": 1}, ValueError, r"unknown key 'momentum'; expected last_epoch, base_lrs"),
-    ({"last_epoch": -1}, ValueError, r"state_dict\['last_epoch'\] must not be negative, got -1"),
-    ({"last_epoch": 2.5}, TypeError, r"state_dict\['last_epoch'\] must be an integer, got 2.5"),
-    ({"last_epoch": np.array(2.0)}, TypeError, r"state_dict\['last_epoch'\] must be an integer"),
-    (
-        {"last_epoch": np.array([2, 3])},
-        ValueError,
-        r"must be a scalar, got an array of shape \(2,\)",
-    ),
-    ({"last_epoch": 2**31}, ValueError, r"state_dict\['last_epoch'\] must be at most"),
-    ({"last_epoch": None}, TypeError, r"state_dict\['last_epoch'\] must be an integer, got None"),
-    ({"current_lrs": [math.nan]}, ValueError, r"\['current_lrs'\]\[0\] must be finite.*nan"),
-    ({"current_lrs": [-0.1]}, ValueError, r"\['current_lrs'\]\[0\] must be .*not negative"),
-    ({"current_lrs": ["x"]}, TypeError, r"\['current_lrs'\]\[0\] must be a number, got 'x'"),
-    ({"current_lrs": 0.1}, TypeError, r"\['current_lrs'\] must be a sequence of rates"),
-    ({"current_lrs": [0.1, 0.2]}, ValueError, r"rates of 2 param groups.* has 1: add the groups"),
-    ({"current_lrs": []}, ValueError, r"rates of 0 param groups, but the scheduler has 1"),
-    ({"base_lrs": [math.inf]}, ValueError, r"\['base_lrs'\]\[0\] must be finite.*inf"),
-    ({"scheduled_lrs": [np.ones(2)]}, TypeError, r"\['scheduled_lrs'\]\[0\] must be a number"),
-    ({"config": "x"}, TypeError, r"state_dict\['config'\] must be a dict, got str"),
-    ({"config": {"class": "StepLR"}}, ValueError, r"is 'StepLR', but this scheduler is a Piece"),
-]
-
-
-def test_what_is_no_dict_is_refused():
-    with pytest.raises(TypeError, match=r"state_dict must be a dict, as .* returns, got list"):
-        at(1).load_state_dict([1, 2])
 
 
 @pytest.mark.filterwarnings("error")

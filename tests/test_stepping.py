@@ -1,6 +1,11 @@
-"""Stepping on the host, in compiled code and in a mix of both: same rates, same bits, one trace."""
+"""Stepping on the host, in compiled code and in a mix of both: same rates, same bits, one trace.
+
+On the host, rates are evaluated for many epochs at once.
+"""
 
 import copy
+import pickle
+import threading
 from typing import Any
 
 import brainstate
@@ -328,7 +333,40 @@ def test_smooth_formula_is_the_float64_value_rounded_once():
     np.testing.assert_array_equal(CosineLR().lr_at(epochs)[:, 0], exact.astype(np.float32))
 
 
+def test_repr_reads_like_the_call_with_the_epoch_and_the_rates():
+    scheduler = PiecewiseConstantSchedule(**STAGES)
+    scheduler.step(4)
+    assert repr(scheduler) == (
+        "PiecewiseConstantSchedule(base_lr=0.1, boundaries=[3, 5], values=[1.0, 0.1, 0.01], "
+        "last_epoch=4)  # rates: 0.01; no optimizer"
+    )
+
+
 # The form of the applied rates
+
+
+def test_the_applied_rates_are_a_list_to_jax_and_to_the_formats_of_checkpoints():
+    rates = StepLR([0.5, 0.25]).current_lrs.value
+    assert isinstance(rates, list)
+    assert rates == [0.5, 0.25]
+    paths = [jax.tree_util.keystr(path) for path, _ in jax.tree_util.tree_leaves_with_path(rates)]
+    assert paths == ["[0]", "[1]"]
+    for copied in (copy.deepcopy(rates), pickle.loads(pickle.dumps(rates)), copy.copy(rates)):
+        assert (type(copied), copied) == (list, rates)
+
+
+def test_the_whole_state_holds_a_list_and_is_restored_from_one():
+    scheduler = StepLR([0.5, 0.25])
+    scheduler.current_lrs.value = [0.125, 0.375]
+    saved = brainstate.graph.treefy_states(scheduler)
+    reference = saved["_current_lrs"]
+    assert type(reference.value) is list
+    scheduler.step()
+    reference._been_writen = False  # as of a State that was only read
+    brainstate.graph.update_states(scheduler, saved)
+    assert scheduler.get_last_lr() == [0.125, 0.375]
+    jit(scheduler.step)()
+    assert scheduler.get_last_lr() == [0.5, 0.25]
 
 
 def test_a_list_is_of_the_structure_that_brainstate_asks_for():
@@ -338,3 +376,210 @@ def test_a_list_is_of_the_structure_that_brainstate_asks_for():
         with pytest.raises(ValueError, match="structure"):
             scheduler.current_lrs.value = [0.125, [0.25, 0.375]]
     assert scheduler.get_last_lr() == [0.125, 0.375]
+
+
+# Epochs ahead
+
+
+class InverseLR(LRScheduler):
+    """A rate that is infinite at epoch 50, and NaN beyond."""
+
+    def formula(self, epoch, base_lrs, xp):
+        return base_lrs / xp.sqrt(50.0 - epoch)
+
+
+def inverse(epoch):
+    return [np.float32(0.1 / np.sqrt(50 - epoch))]
+
+
+@pytest.mark.parametrize("step", [1, 7, 63, 127, 128, 129, 200, -1, -7, -128])
+def test_steps_of_any_length_forwards_and_backwards_give_the_rates_of_their_epochs(step):
+    scheduler = PiecewiseConstantSchedule(0.5, range(1, 2000), np.arange(2000.0))
+    for epoch in range(900, 900 + 4 * step, step):
+        scheduler.step(epoch)
+        assert scheduler.get_last_lr() == [epoch * 0.5]
+        scheduler.step()
+        assert scheduler.get_last_lr() == [(epoch + 1) * 0.5]
+
+
+@pytest.mark.parametrize("boundary", [1, 127, 128, 129, 130, 255, 256, 257])
+def test_a_stage_begins_at_its_boundary_wherever_the_evaluated_epochs_end(boundary):
+    scheduler = PiecewiseConstantSchedule(0.5, [boundary], [1.0, 0.5])
+    for epoch in range(300):
+        assert scheduler.get_last_lr() == [0.25 if epoch >= boundary else 0.5]
+        scheduler.step()
+
+
+@pytest.mark.parametrize("epoch", [1, 127, 128, 129, 256])
+def test_a_stage_of_one_epoch_has_its_rate_wherever_the_evaluated_epochs_end(epoch):
+    scheduler = PiecewiseConstantSchedule(0.5, [epoch, epoch + 1], [1.0, 0.25, 1.0])
+    rates = []
+    for _ in range(300):
+        rates += scheduler.applied_rates
+        scheduler.step()
+    assert rates == [0.125 if at == epoch else 0.5 for at in range(300)]
+
+
+def test_a_rate_that_stays_is_the_very_same_array():
+    scheduler = PiecewiseConstantSchedule(0.5, [400], [1.0, 0.5])
+    first = scheduler.get_lr()[0]
+    for _ in range(300):
+        scheduler.step()
+        assert scheduler.get_lr()[0] is first
+
+
+def test_epochs_that_have_not_come_yet_neither_warn_nor_raise():
+    scheduler = InverseLR(0.1)
+    for epoch in range(50):
+        assert scheduler.get_last_lr() == inverse(epoch)
+        if epoch < 49:
+            scheduler.step()
+    for _ in range(2):
+        with pytest.raises(ValueError, match=r"InverseLR gives .* inf at epoch 50"):
+            scheduler.step(50)
+        assert scheduler.epoch == 49
+        assert scheduler.get_last_lr() == inverse(49)
+    assert InverseLR(0.1, last_epoch=49).get_last_lr() == inverse(49)
+
+
+def test_the_first_epochs_have_their_rates_in_float64_too():
+    with jax.enable_x64(True):
+        scheduler = PiecewiseConstantSchedule([0.3, 0.7], [1], [1.0, 0.25])
+        assert scheduler.get_last_lr() == [0.3, 0.7]
+        scheduler.step()
+        assert scheduler.get_last_lr() == [0.3 * 0.25, 0.7 * 0.25]
+
+
+def test_it_steps_up_to_the_largest_epoch():
+    scheduler = PiecewiseConstantSchedule(0.5, [2**31 - 1], [1.0, 0.5], last_epoch=2**31 - 3)
+    assert scheduler.get_last_lr() == [0.5]
+    scheduler.step()
+    scheduler.step()
+    assert scheduler.get_last_lr() == [0.25]
+    with pytest.raises(ValueError, match="cannot go beyond 2147483647"):
+        scheduler.step()
+    assert scheduler.epoch == 2**31 - 1
+    assert scheduler.lr_at(jnp.uint32(2**32 - 1)).item() == 0.25
+    scheduler.step(jnp.uint32(2**32 - 1))
+    assert scheduler.epoch == 2**31 - 1
+
+
+def test_a_formula_is_never_asked_for_an_epoch_below_zero_or_above_the_largest():
+    asked = []
+
+    class AskedLR(LRScheduler):
+        def formula(self, epoch, base_lrs, xp):
+            if xp is np:
+                asked.extend(epoch.ravel().tolist())
+            return base_lrs + 0 * epoch
+
+    AskedLR(0.1, last_epoch=2**31 - 3).step()
+    assert (min(asked), max(asked)) == (2**31 - 3, 2**31 - 1)
+
+
+def test_rates_that_were_handed_out_cannot_be_changed_in_place():
+    scheduler = PiecewiseConstantSchedule(0.5, [5], [1.0, 0.5])
+    for rate in (scheduler.get_lr()[0], scheduler.get_last_lr()[0]):
+        with pytest.raises(ValueError, match="read-only"):
+            rate[...] = 3.0
+    assert scheduler.get_lr() == [0.5]
+
+
+def test_rates_are_in_the_dtype_of_the_moment():
+    scheduler = PiecewiseConstantSchedule(0.1, [5], [1.0, 0.5])
+    scheduler.step()
+    with jax.enable_x64(True):
+        assert scheduler.get_lr()[0].dtype == np.float64
+        assert scheduler.get_lr() == [0.1]
+    assert scheduler.get_lr()[0].dtype == np.float32
+
+
+def test_a_table_of_a_users_is_looked_up_to_its_end():
+    class TableLR(LRScheduler):
+        def __init__(self, base_lr=1.0, last_epoch=0):
+            self.table = [0.1 * i for i in range(100)]
+            super().__init__(base_lr, last_epoch)
+
+        def formula(self, epoch, base_lrs, xp):
+            return base_lrs * xp.asarray(self.table)[epoch.astype(int)]
+
+    scheduler = TableLR()
+    for epoch in range(100):
+        assert scheduler.get_last_lr() == [np.float32(0.1 * epoch)]
+        if epoch < 99:
+            scheduler.step()
+    with pytest.raises(IndexError):
+        scheduler.step()
+    assert scheduler.epoch == 99
+
+
+def test_another_thread_that_looks_at_the_rates_leaves_those_of_the_steps_alone():
+    scheduler = PiecewiseConstantSchedule(1.0, range(1, 4000), np.arange(1.0, 4001.0))
+    stop = threading.Event()
+
+    def look():
+        while not stop.is_set():
+            for epoch in (0, 700, 3999):
+                scheduler._evaluation._at(epoch)
+
+    threads = [threading.Thread(target=look) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    try:
+        for epoch in range(3000):
+            assert scheduler.get_last_lr() == [epoch + 1.0]
+            scheduler.step()
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
+
+
+@pytest.mark.parametrize("boundary", [3, 2**62, 2**63 - 1])
+def test_the_last_stage_holds_at_the_largest_epoch_of_64_bits_on_every_path(boundary):
+    largest = 2**63 - 1
+
+    def reached(scheduler):
+        def present():
+            return float(scheduler.get_last_lr()[0]), scheduler.epoch
+
+        scheduler.step(largest - 1)
+        scheduler.step()
+        yield present()
+        scheduler.step(0)
+        jit(scheduler.step)(largest)
+        yield present()
+        jit(scheduler.step)()
+        yield present()
+        scheduler.step(largest - 1)
+        jit(scheduler.step)()
+        yield present()
+        for rates in (scheduler.lr_at(largest), jit(scheduler.lr_at)(largest)):
+            yield float(rates[0]), largest
+
+    with jax.enable_x64(True):
+        scheduler, other = (PiecewiseConstantSchedule(0.5, [boundary], [1, 0.5]) for _ in range(2))
+        assert set(reached(scheduler)) == {(0.25, largest)}
+        scheduler.step(largest)
+        other.load_state_dict(scheduler.state_dict())
+        assert other.get_lr() == [0.25]
+        with pytest.raises(ValueError, match=f"cannot go beyond {largest}"):
+            scheduler.step()
+
+
+@pytest.mark.parametrize("compiled", [False, True], ids=["host", "jit"])
+@pytest.mark.parametrize("name", ["last_epoch", "current_lrs"])
+def test_a_step_that_is_interrupted_between_its_two_writes_is_mended_by_the_next(name, compiled):
+    scheduler = StepLR(0.5, 1, 0.5)
+
+    def interrupt(context):
+        raise KeyboardInterrupt
+
+    hook = getattr(scheduler, name).register_hook("write_before", interrupt, priority=1)
+    with pytest.raises(KeyboardInterrupt):
+        scheduler.step()
+    hook.remove()
+    assert scheduler.epoch == 0
+    assert scheduler.get_lr() == [0.5]
+    (jit(scheduler.step) if compiled else scheduler.step)()
+    assert (scheduler.epoch, scheduler.get_last_lr()) == (1, [0.25])

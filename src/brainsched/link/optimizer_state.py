@@ -9,6 +9,9 @@ from braintools.optim import OptaxOptimizer
 
 from brainsched import checks
 from brainsched.link import upstream
+from brainsched.types import largest_epoch
+
+_NUMBERS = np.ndarray | np.generic | jax.Array | int | float
 
 
 def load(optimizer: OptaxOptimizer, state_dict: Any) -> None:
@@ -17,12 +20,12 @@ def load(optimizer: OptaxOptimizer, state_dict: Any) -> None:
         raise ValueError("register_trainable_weights must be called before load_state_dict")
     found = _like(optimizer.state_dict(), state_dict)
     steps = checks.epoch_number("state_dict['step_count']", np.asarray(found["step_count"]))
-    rates, moments = [np.asarray(found["lr"])], [found["opt_state"]]
-    for i in range(1, len(optimizer.param_groups)):
+    rates, moments = [], [found["opt_state"]]
+    for i in range(len(optimizer.param_groups)):
         rates.append(np.asarray(found["param_groups"][str(i)]["lr"]))
+        checks.number(f"state_dict's rate of param group {i}", rates[i])
+    for i in range(1, len(rates)):
         moments.append(found["param_groups_opt_states"][str(i - 1)])
-    for i, rate in enumerate(rates):
-        checks.number(f"state_dict's rate of param group {i}", rate)
     # All is checked: from here on nothing raises.
     optimizer.step_count.value = steps
     states = [optimizer.opt_state, *optimizer.param_groups_opt_states]
@@ -55,11 +58,16 @@ def _leaf(path: str, leaf: Any, saved: Any) -> Any:
         if saved != leaf:
             raise ValueError(f"state_dict has {saved!r} at {path!r}, expected {leaf!r}")
         return leaf
-    if not isinstance(saved, np.ndarray | np.generic | jax.Array | int | float):
+    if isinstance(saved, bool) or not isinstance(saved, _NUMBERS):
         raise TypeError(f"state_dict has {checks.shown(saved)} at {path!r}, expected numbers")
+    if isinstance(saved, int | float):
+        checks.number(f"state_dict's {path!r}", saved, largest=largest_epoch())
+    if isinstance(leaf, int | float):
+        checks.number(f"state_dict's {path!r}", np.asarray(saved))
     dtype, shape = jnp.result_type(leaf), np.shape(leaf)
     given = jnp.result_type(saved)
-    if np.shape(saved) != shape or not np.can_cast(given, dtype, "same_kind"):
+    fits = np.can_cast(given, dtype, "same_kind") and (given == bool) == (dtype == bool)
+    if np.shape(saved) != shape or not fits:
         raise ValueError(
             f"state_dict has {given}{list(np.shape(saved))} at {path!r}, expected "
             f"{dtype}{list(shape)}"
