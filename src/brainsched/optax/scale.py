@@ -26,8 +26,8 @@ class ScaleBySchedulerState(NamedTuple):
     ``'learning_rate_scale'`` multiplies the schedule's rates: 1.0 until you write another number
     into it, or one for each group. A negative one counts as 0. ``'scheduled_learning_rate'``, the
     schedule's own rates, and ``'group_checksum'``, if there are several groups, are for
-    :func:`check_resumed`, and ``'learning_rate_multiplier'`` is the state of the ``multiplier``.
-    Rates are scalars if the schedule has one group, and vectors otherwise.
+    :func:`~brainsched.check_resumed`. ``'learning_rate_multiplier'`` is the state of the
+    ``multiplier``. Rates are scalars if the schedule has one group, and vectors otherwise.
     """
 
     count: Int[Array, ""]  # type: ignore[assignment]  # optax's name, and a method of tuple's

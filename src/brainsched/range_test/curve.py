@@ -24,7 +24,7 @@ class Suggestion:
     method : str
         How it was found.
     reason : str
-        What in the curve speaks for it, in a sentence.
+        The feature of the curve that supports it, in a sentence.
     """
 
     rate: float
@@ -45,7 +45,7 @@ class RangeTest:
     smoothed : float array of shape ``(counted,)``
         Their exponential moving average, corrected for its start.
     diverged : bool
-        Whether the test ended before its last step, because the loss diverged.
+        Whether the test ended early because the loss diverged.
     """
 
     rates: Float[np.ndarray, " counted"]
@@ -54,16 +54,16 @@ class RangeTest:
     diverged: bool
 
     def suggest(self, method: str = "valley") -> Suggestion:
-        """Suggest a learning rate from the smoothed curve, without its first tenth and last five.
+        """Suggest a rate from the smoothed curve, without its first tenth and last five points.
 
         Parameters
         ----------
         method : {'valley', 'steepest'}
             ``'valley'``: the middle, on the logarithmic axis, of the longest stretch over which
-            the loss falls, passing over what rises between. It is fastai's default, since a noisy
-            step changes it little. A flat beginning of the stretch, up to a hundredth of the
-            fall, is left out: without noise, a loss falls from the first step on.
-            ``'steepest'``: the rate at which the loss falls the fastest.
+            the loss falls, ignoring rises in between. It is fastai's default, since a noisy step
+            changes it little. A flat beginning, up to a hundredth of the fall, is left out:
+            without noise, a loss falls from the first step on.
+            ``'steepest'``: the rate at which the loss falls fastest.
 
         Returns
         -------
@@ -110,11 +110,11 @@ class RangeTest:
             slopes = np.gradient(smoothed, np.log(rates.astype(np.float64)))
             index = int(slopes.argmin())
             why = (
-                f"here the smoothed loss falls the fastest, by {-slopes[index] * np.log(10):.4g} "
-                f"for each factor of 10 of the rate"
+                f"here the smoothed loss falls fastest, by {-slopes[index] * np.log(10):.4g} "
+                f"for each factor of 10 in the rate"
             )
         if not self.diverged and self.smoothed.argmin() == len(self.smoothed) - 1:
-            why += "; it was still falling at the end of the test, and a larger end may say more"
+            why += "; it was still falling at the end of the test, so a larger end may suggest more"
         return Suggestion(float(rates[index]), method, why)
 
     def plot(self, ax: "Axes | None" = None) -> "Axes":
@@ -128,7 +128,7 @@ class RangeTest:
         Returns
         -------
         matplotlib.axes.Axes
-            With the losses, their smoothed curve and, if there is one, a line at the suggestion.
+            With the losses, their smoothed curve, and a line at the suggestion if there is one.
         """
         import matplotlib.pyplot as plt  # only here: a training run does not pay for it
 
@@ -139,11 +139,11 @@ class RangeTest:
         try:
             rate = self.suggest().rate
         except ValueError:
-            pass  # a curve that suggests nothing is what one wants to see
+            pass  # a curve without a suggestion is worth seeing, too
         else:
             ax.axvline(rate, color="C1", linestyle="--", label=f"suggested: {rate:.2e}")
         ax.set(xscale="log", xlabel="learning rate", ylabel="loss", title="Range test")
-        # The last losses are far above those that matter.
+        # The last losses would dwarf the ones that matter.
         early = self.losses[: len(self.losses) // 10 + 1]
         low, high = self.losses.min(), max(self.smoothed.max(), early.max())
         margin = 0.05 * (high - low) or 1.0
@@ -153,7 +153,7 @@ class RangeTest:
 
 
 def _longest_fall(losses: Float[np.ndarray, " n"]) -> tuple[int, int]:
-    """Return the first and the last index of the longest strictly falling subsequence's stretch.
+    """Return the first and the last index of the stretch of the longest falling subsequence.
 
     As in fastai, the stretch has as many points as the subsequence, and ends where it ends.
     """

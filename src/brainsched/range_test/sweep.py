@@ -1,8 +1,8 @@
-"""The learning-rate range test: train at rates that rise, and see at which of them the loss falls.
+"""The learning-rate range test: train at rising rates, and see where the loss falls.
 
-The whole test is one compiled loop over copies. A training step of brainstate is first made a pure
-function of the values of its States, which is what the loop carries; so is a step of optax by
-itself. Nothing that the user holds is written to, and nothing has to be restored.
+The whole test is one compiled loop over copies. A training step of brainstate is first turned into
+a pure function of the values of its States, which the loop carries; a step of optax is one already.
+Nothing that the user holds is written to, so nothing has to be restored.
 """
 
 import inspect
@@ -25,7 +25,7 @@ from brainsched.range_test.curve import RangeTest
 from brainsched.schedules import schedule_checks
 from brainsched.types import Array, rate_dtype
 
-# The names that JAX has had for a compiled function within another.
+# JAX's names for a compiled function inside another.
 _CALLS = ("jit", "pjit")
 # From the carried values, a rate and a batch to the values after a step, and the loss before it.
 _Step = Callable[[Any, Array, Any], tuple[Any, Array]]
@@ -44,22 +44,22 @@ def lr_range_test(
 ) -> RangeTest:
     """Train at rates that rise from ``start`` to ``end``, and leave every State as it was.
 
-    Step ``i`` of ``steps`` is trained at ``start * (end / start) ** (i / (steps - 1))``. The test
-    ends where the loss is not finite, or where the smoothed loss is above ``divergence`` times
-    its lowest value. All of it is one compiled loop on copies of the States that ``train_step``
-    uses: parameters, moments and random keys are afterwards what they were.
+    Step ``i`` of ``steps`` trains at ``start * (end / start) ** (i / (steps - 1))``. The test
+    ends when the loss is not finite, or when the smoothed loss exceeds ``divergence`` times its
+    lowest value. It is one compiled loop on copies of the States that ``train_step`` uses:
+    parameters, moments and random keys stay as they were.
 
     Parameters
     ----------
     train_step : callable
-        From a batch to the loss, a scalar; it takes a step of ``optimizer``, as one would compile
-        with ``brainstate.transform.jit``.
+        From a batch to the loss, a scalar. It takes a step of ``optimizer``, and need not be
+        compiled.
     batches : iterable
-        The batches, arrays or trees of them, of equal shapes. The first ``steps`` are taken, and
-        begun again where there are fewer.
+        The batches, arrays or trees of them, of equal shapes. The first ``steps`` are used, and
+        repeated if there are fewer.
     optimizer : OptaxOptimizer
-        The optimizer whose rate rises: that of its first param group; other groups keep the
-        proportion of their base rates to it.
+        The optimizer whose rate rises. The rates are those of its first param group; other groups
+        keep the proportion of their base rates to it.
     start, end : float
         The first and the last rate.
     steps : int
@@ -67,7 +67,7 @@ def lr_range_test(
     smoothing : float
         The weight of the past in the moving average, in [0, 1).
     divergence : float
-        Above 1. Around a lowest value below 0, it is its distance that counts.
+        Above 1. If the lowest value is negative, its distance counts.
 
     Returns
     -------
@@ -77,8 +77,8 @@ def lr_range_test(
     Raises
     ------
     TypeError, ValueError
-        If an argument is not as described; if ``train_step`` does not return the loss alone, or
-        does not use the rate of ``optimizer``; if the first loss is not finite.
+        If an argument is not as described; if ``train_step`` returns anything but the loss, or does
+        not use the rate of ``optimizer``; if the first loss is not finite.
 
     See Also
     --------
@@ -122,7 +122,7 @@ def lr_range_test(
 
     pure = StatefulFunction(step_at, return_only_write=False)
     rate, batch = jnp.zeros((), rate_dtype()), _first(stacked)
-    # To trace puts tracers into the States for a moment, and the very same values back.
+    # Tracing puts tracers into the States for a moment, and then the same values back.
     jaxpr = pure.make_jaxpr(rate, batch).get_jaxpr(rate, batch)
     if not _uses(jaxpr.jaxpr, jaxpr.jaxpr.invars[0]):
         raise ValueError(
@@ -157,14 +157,14 @@ def lr_range_test_optax(
     Parameters
     ----------
     loss_and_grad : callable
-        From parameters and a batch to the loss and its gradient, as ``jax.value_and_grad`` makes
-        it of a loss.
+        From parameters and a batch to the loss and its gradient, as ``jax.value_and_grad(loss)``
+        returns them.
     params : tree of arrays
-        Where to begin; ``optimizer`` begins anew.
+        The parameters to begin with; the optimizer's state is new.
     batches : iterable
         As in :func:`lr_range_test`.
     optimizer : callable
-        From a learning rate, which is a schedule here, to the transformation: ``optax.adamw``, or
+        From a learning rate, here a schedule, to the transformation: ``optax.adamw``, or
         ``lambda rate: optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(rate))``.
     start, end, steps, smoothing, divergence
         As in :func:`lr_range_test`.
@@ -208,7 +208,7 @@ def lr_range_test_optax(
             "loss_and_grad must return the loss and its gradient: give jax.value_and_grad(loss)"
         )
     _check_is_loss("loss_and_grad must return the loss alone, and its gradient", result[0])
-    # The schedule is in the place of the rate, since optax keeps a rate that is a number.
+    # A schedule instead of a number, since optax fixes a rate that is a number.
     rates = _rates(start, end, steps)
     was_asked = False
 
@@ -296,7 +296,7 @@ def _run(
         begin = (values, jnp.zeros((), np.float32), jnp.float32(np.inf), jnp.asarray(True))
         return lax.scan(body, begin, (jnp.arange(len(rates)), jnp.asarray(rates)))[1]
 
-    with jax.disable_jit(False):  # where it is disabled, brainstate would write to the States
+    with jax.disable_jit(False):  # if it were disabled, brainstate would write to the States
         losses, smoothed, running = jax.device_get(sweep(values, batches))
     counted = int(running.sum())
     if counted == 0:
@@ -310,7 +310,7 @@ def _run(
 
 
 def _stacked(batches: Any, steps: Any) -> Any:
-    """Return the first batches as one tree, whose leaves have an axis more."""
+    """Return the first batches as one tree, whose leaves have one more axis."""
     is_one = isinstance(batches, Mapping) or getattr(batches, "ndim", 1) == 0
     if is_one or not isinstance(batches, Iterable):
         raise TypeError(
@@ -344,7 +344,7 @@ def _kind(leaf: Any) -> tuple[Any, ...]:
 
 
 def _check_takes(function: Any, *given: str) -> None:
-    """Check that ``function``, of the name that comes first, takes so many arguments."""
+    """Check that ``function`` takes these arguments; its own name comes first."""
     name, *arguments = given
     wanted = " and ".join(arguments)
     if not callable(function):
@@ -366,7 +366,7 @@ def _check_is_loss(demand: str, result: Any) -> None:
 
 
 def _rate_setter(optimizer: OptaxOptimizer) -> Callable[[Array], None]:
-    """Return a function that sets the rates of all param groups, within a trace as well."""
+    """Return a function that sets the rates of all param groups, also inside a trace."""
     scheduler = optimizer.lr_scheduler
     home = scheduler.current_lrs
     others = [group["lr"] for group in optimizer.param_groups[1:]]
@@ -394,7 +394,7 @@ def _rate_setter(optimizer: OptaxOptimizer) -> Callable[[Array], None]:
 
 
 def _uses(jaxpr: Any, variable: Any) -> bool:
-    """Whether ``jaxpr`` calculates anything from ``variable``, rather than handing it on."""
+    """Whether ``jaxpr`` computes anything from ``variable``, rather than passing it on."""
     for equation in jaxpr.eqns:
         for position, given in enumerate(equation.invars):
             if given is variable:
