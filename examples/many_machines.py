@@ -6,8 +6,25 @@ r"""Train on several machines, each with several devices, and go on with another
         --processes 16 --process 0      # ... and 1 to 15, each on a machine that sees /shared
 
 Without arguments, two processes of two devices train four epochs, and one process of eight devices
-goes on from their checkpoint. Every process holds the same position, and calculates the same rates
-from it: nothing of the schedule is sent from one to another.
+continues from their checkpoint. Every process computes the same rates from the same position, so
+nothing about the schedule is sent between them. It prints:
+
+    processes: 2, devices: 4, epoch: 0
+    compiling an epoch
+    process 0, body: 0.002 0.002 0.002 0.0006
+    process 0, head: 0.004 0.004 0.004 0.0012
+    split among the devices: 6 arrays, 227328 bytes in all
+    replicated, on each device: 16 arrays, 3232 bytes, of which position and rates are 12
+    in the checkpoint: 22 arrays, in files of 235 kB
+    process 1, body: 0.002 0.002 0.002 0.0006
+    process 1, head: 0.004 0.004 0.004 0.0012
+    processes: 1, devices: 8, epoch: 4
+    compiling an epoch
+    process 0, body: 0.0006 6e-05 6e-05 6e-05
+    process 0, head: 0.0012 0.00012 0.00012 0.00012
+    split among the devices: 6 arrays, 227328 bytes in all
+    replicated, on each device: 16 arrays, 3232 bytes, of which position and rates are 12
+    in the checkpoint: 22 arrays, in files of 244 kB
 """
 
 import argparse
