@@ -240,7 +240,7 @@ FOREIGN = {
         lambda: trained(groups=3)[0].state_dict(),
         "3 param groups, but the scheduler has 2: add the groups",
     ),
-    "of the optimizer": (lambda: trained()[1].state_dict(), r"give all that scheduler.state_dict"),
+    "of the optimizer": (lambda: trained()[1].state_dict(), "that scheduler.state_dict"),
     "a list": (lambda: [1], "must be a dict, as .* got list"),
 }
 

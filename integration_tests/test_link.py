@@ -419,6 +419,14 @@ def test_a_traced_rate_is_applied_and_a_bad_one_shows_in_what_is_reported(set_ra
     assert optimizer.get_last_lr() == [0.5]
 
 
+def test_a_rate_that_is_written_into_the_list_as_braintools_does_is_applied_and_reported():
+    optimizer = sgd(StepLR(0.5))
+    optimizer.lr.current_lrs.value[0] = 0.125
+    assert moved(optimizer) == optimizer.current_lr == optimizer.get_last_lr()[0] == 0.125
+    optimizer.lr.step()
+    assert moved(optimizer) == optimizer.current_lr == 0.5
+
+
 def test_the_gradient_of_a_rate_that_is_set_by_hand_is_minus_the_gradient_of_the_weight():
     def moved_by(rate):
         optimizer = sgd(StepLR(0.5))

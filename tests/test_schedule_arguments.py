@@ -216,9 +216,9 @@ BAD = [
         r"warmup_steps must be at most total_steps, which is 100, got 200",
     ),
     # the steps of one cycle
-    (OneCycleLR, {}, ValueError, r"needs total_steps, or both epochs and steps_per_epoch"),
-    (OneCycleLR, {"epochs": 5}, ValueError, r"needs total_steps, or both epochs and steps_per_"),
-    (OneCycleLR, {"steps_per_epoch": 5}, ValueError, r"needs total_steps, or both epochs and"),
+    (OneCycleLR, {}, ValueError, r"needs total_steps or both epochs and steps_per_epoch"),
+    (OneCycleLR, {"epochs": 5}, ValueError, r"needs total_steps or both epochs and steps_per_"),
+    (OneCycleLR, {"steps_per_epoch": 5}, ValueError, r"needs total_steps or both epochs and"),
     (OneCycleLR, {"epochs": 0, "steps_per_epoch": 5}, ValueError, r"epochs must be above 0, got 0"),
     (
         OneCycleLR,

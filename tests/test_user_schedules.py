@@ -228,11 +228,11 @@ def test_a_function_that_cannot_be_compiled_is_named_when_the_scheduler_is_built
     ],
     ids=["no group axis", "an axis too many", "two rates for one group"],
 )
-def test_a_formula_of_another_shape_is_refused_when_the_scheduler_is_built(formula, shape):
+def test_a_formula_of_another_shape_is_refused_with_both_shapes(formula, shape):
     with pytest.raises(
         ValueError, match=rf"FormulaLR.formula must return .* broad.*shape .*{shape}"
     ):
-        schedule(formula)
+        schedule(formula).lr_at([0, 1, 2])
 
 
 @pytest.mark.parametrize(

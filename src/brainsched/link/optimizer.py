@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any, NoReturn
 
 import jax
+import numpy as np
 from brainstate import State
 from braintools.optim import OptaxOptimizer, OptimState
 
@@ -116,7 +117,7 @@ class ScheduledOptimizer(OptaxOptimizer):
     def current_lr(self) -> Any:
         """The applied rate of the first group: a float, or traced in compiled code."""
         rate = upstream.first_rate(self).value
-        return rate if isinstance(rate, jax.core.Tracer) or rate.ndim else float(rate)
+        return rate if isinstance(rate, jax.core.Tracer) or np.ndim(rate) else float(rate)
 
     @current_lr.setter
     def current_lr(self, value: Any) -> None:

@@ -66,7 +66,7 @@ def _leaf(path: str, leaf: Any, saved: Any) -> Any:
         checks.number(f"state_dict's {path!r}", np.asarray(saved))
     dtype, shape = jnp.result_type(leaf), np.shape(leaf)
     given = jnp.result_type(saved)
-    fits = np.can_cast(given, dtype, "same_kind") and (given == bool) == (dtype == bool)
+    fits = np.can_cast(given, dtype, "same_kind") and (given.kind == "b") == (dtype.kind == "b")
     if np.shape(saved) != shape or not fits:
         raise ValueError(
             f"state_dict has {given}{list(np.shape(saved))} at {path!r}, expected "

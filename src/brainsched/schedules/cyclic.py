@@ -194,6 +194,6 @@ def _total_steps(total_steps: Any, epochs: Any, steps_per_epoch: Any) -> float:
     if total_steps is not None:
         return length("total_steps", total_steps)
     if epochs is None or steps_per_epoch is None:
-        raise ValueError("OneCycleLR needs total_steps, or both epochs and steps_per_epoch")
+        raise ValueError("OneCycleLR needs total_steps or both epochs and steps_per_epoch")
     product = length("epochs", epochs) * length("steps_per_epoch", steps_per_epoch)
     return length("epochs * steps_per_epoch", product)
