@@ -1,6 +1,7 @@
 """What a learning-rate range test found: the curve, its picture, and what it suggests."""
 
 import bisect
+import contextlib
 import dataclasses
 from typing import TYPE_CHECKING
 
@@ -15,17 +16,7 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True)
 class Suggestion:
-    """A learning rate, and why it is suggested.
-
-    Attributes
-    ----------
-    rate : float
-        The rate, of the first param group.
-    method : str
-        How it was found.
-    reason : str
-        The feature of the curve that supports it, in a sentence.
-    """
+    """A learning rate for the first param group, how it was found, and a sentence on why."""
 
     rate: float
     method: str
@@ -39,13 +30,13 @@ class RangeTest:
     Attributes
     ----------
     rates : float array of shape ``(counted,)``
-        The rate of each step, of the first param group.
+        The rate of the first param group at each step.
     losses : float array of shape ``(counted,)``
-        The loss of each step's batch, before its update.
+        The loss of each batch before its update.
     smoothed : float array of shape ``(counted,)``
-        Their exponential moving average, corrected for its start.
+        Exponential moving average of the losses, corrected for its start.
     diverged : bool
-        Whether the test ended early because the loss diverged.
+        True if the test ended early because the loss diverged.
     """
 
     rates: Float[np.ndarray, " counted"]
@@ -54,47 +45,35 @@ class RangeTest:
     diverged: bool
 
     def suggest(self, method: str = "valley") -> Suggestion:
-        """Suggest a rate from the smoothed curve, without its first tenth and last five points.
+        """Suggest a learning rate to train at, or as the largest rate of a schedule.
+
+        It is read from the smoothed curve without its first tenth and its last five steps.
 
         Parameters
         ----------
         method : {'valley', 'steepest'}
             ``'valley'``: the middle, on the logarithmic axis, of the longest stretch over which
-            the loss falls, ignoring rises in between. It is fastai's default, since a noisy step
-            changes it little. A flat beginning, up to a hundredth of the fall, is left out:
-            without noise, a loss falls from the first step on.
+            the loss falls, ignoring rises in between; its flat beginning, up to a hundredth of
+            the fall, is left out. It is fastai's default, as a noisy step changes it little.
             ``'steepest'``: the rate at which the loss falls fastest.
-
-        Returns
-        -------
-        Suggestion
-            A rate to train at, or the largest one of a schedule.
 
         Raises
         ------
         TypeError, ValueError
-            If ``method`` is neither of the two.
-        ValueError
-            If the loss did not fall, or diverged before there was a curve to read.
-
-        References
-        ----------
-        Smith, "Cyclical Learning Rates for Training Neural Networks", WACV 2017, section 3.3: the
-        test itself. ``fastai.callback.schedule.lr_find``: reading the rate off the curve.
+            If ``method`` is neither of the two, or if the curve is too short or never falls.
         """
         schedule_checks.one_of("method", method, ["valley", "steepest"])
         kept = slice(len(self.rates) // 10, -5)
         rates, smoothed = self.rates[kept], self.smoothed[kept].astype(np.float64)
         if len(rates) < 5:
             raise ValueError(
-                f"the loss diverged after {len(self.rates)} steps, which are too few to read a "
-                f"rate from: begin at a lower start, or take more steps"
+                f"the loss diverged after {len(self.rates)} steps, too few to suggest a rate: "
+                f"lower start, or take more steps"
             )
         if smoothed.min() >= smoothed[0]:
             raise ValueError(
-                f"the smoothed loss never fell below {smoothed[0]:.4g}, where it was at rate "
-                f"{rates[0]:.2e}: no rate can be suggested. Does the training step minimise the "
-                f"loss that it returns, and is end large enough?"
+                f"the smoothed loss never fell below {smoothed[0]:.4g}, its value at rate "
+                f"{rates[0]:.2e}: check that the step minimises the loss it returns, or raise end"
             )
         if method == "valley":
             begin, end = _longest_fall(smoothed)
@@ -110,25 +89,17 @@ class RangeTest:
             slopes = np.gradient(smoothed, np.log(rates.astype(np.float64)))
             index = int(slopes.argmin())
             why = (
-                f"here the smoothed loss falls fastest, by {-slopes[index] * np.log(10):.4g} "
-                f"for each factor of 10 in the rate"
+                f"the smoothed loss falls fastest here, by {-slopes[index] * np.log(10):.4g} for "
+                f"each factor of 10 of the rate"
             )
         if not self.diverged and self.smoothed.argmin() == len(self.smoothed) - 1:
-            why += "; it was still falling at the end of the test, so a larger end may suggest more"
+            why += "; it was still falling at the end of the test, so a larger end may show more"
         return Suggestion(float(rates[index]), method, why)
 
     def plot(self, ax: "Axes | None" = None) -> "Axes":
-        """Draw the losses over the rates, and what :meth:`suggest` says, with Matplotlib.
+        """Plot the losses against the rates, and the suggested rate, if there is one.
 
-        Parameters
-        ----------
-        ax : matplotlib.axes.Axes, optional
-            Where to draw. Default: a new figure.
-
-        Returns
-        -------
-        matplotlib.axes.Axes
-            With the losses, their smoothed curve, and a line at the suggestion if there is one.
+        ``ax`` is where to draw with Matplotlib, by default a new figure, and is returned.
         """
         import matplotlib.pyplot as plt  # only here: a training run does not pay for it
 
@@ -136,11 +107,8 @@ class RangeTest:
             ax = plt.figure(layout="constrained").add_subplot()
         ax.plot(self.rates, self.losses, color="0.8", label="loss")
         ax.plot(self.rates, self.smoothed, label="smoothed")
-        try:
+        with contextlib.suppress(ValueError):  # a curve without a suggestion is worth seeing
             rate = self.suggest().rate
-        except ValueError:
-            pass  # a curve without a suggestion is worth seeing, too
-        else:
             ax.axvline(rate, color="C1", linestyle="--", label=f"suggested: {rate:.2e}")
         ax.set(xscale="log", xlabel="learning rate", ylabel="loss", title="Range test")
         # The last losses would dwarf the ones that matter.
@@ -157,7 +125,7 @@ def _longest_fall(losses: Float[np.ndarray, " n"]) -> tuple[int, int]:
 
     As in fastai, the stretch has as many points as the subsequence, and ends where it ends.
     """
-    ends: list[float] = []  # of the subsequences of each length, the greatest last -loss
+    ends: list[float] = []  # for each length, the smallest last -loss of a subsequence
     longest, last = 0, 0
     for i, loss in enumerate(losses):
         length = bisect.bisect_left(ends, -loss) + 1
