@@ -54,7 +54,7 @@ class Network(brainstate.nn.Module):
 
 
 def parameters(name, module):
-    """Return a module's parameters under string keys, as braintools' param groups need them."""
+    """Return a module's parameters by their names in a checkpoint, as ``body.layers.0.weight``."""
     found = module.states(brainstate.ParamState)
     return {".".join([name, *map(str, path)]): parameter for path, parameter in found.items()}
 

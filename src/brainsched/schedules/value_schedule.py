@@ -1,4 +1,4 @@
-"""Quantities that follow a schedule and are no rate: of either sign, and stepped by nobody."""
+"""Quantities that follow a schedule but are not rates: of either sign, and never stepped."""
 
 import dataclasses
 from typing import Any
