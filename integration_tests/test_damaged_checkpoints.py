@@ -208,7 +208,7 @@ def test_after_every_refusal_the_next_step_is_that_of_a_twin_that_was_never_load
     refused = 0
     for name, (which, _) in FORMATS.items():
         for place in places(without_tuples(saved[name])):
-            for wrong in ({"nested": 1}, math.nan, "x"):
+            for wrong in ({"nested": 1}, np.array(math.nan), "x"):
                 state = without_tuples(saved[name])
                 holder = state
                 for key in place[:-1]:

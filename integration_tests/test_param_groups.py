@@ -144,14 +144,18 @@ PARAMS = {
     "keys of two kinds": (lambda taken: {KEY: parameter(), 3: parameter()}, ValueError, "sort"),
 }
 ARGUMENTS = {
-    "learning_rate": ({"learning_rate": 0.1}, TypeError, "takes lr, weight_decay and text, got le"),
-    "momentum": ({"momentum": 0.9}, TypeError, "got momentum=0.9"),
+    "learning_rate": (
+        {"learning_rate": 0.1},
+        TypeError,
+        r"unexpected keyword argument .learning_r",
+    ),
+    "momentum": ({"momentum": 0.9}, TypeError, r"unexpected keyword argument .momentum"),
     "weight_decay": ({"weight_decay": "much"}, TypeError, "weight_decay must be a number"),
     "a schedule": ({"lr": PiecewiseConstantSchedule()}, TypeError, "lr of param group 1 must be a"),
     "another name": (
         {"name": "tail"},
         ValueError,
-        "group 1 is called 'head' in base_lr, got name=",
+        "group 1 is called .head. in base_lr",
     ),
 }
 
