@@ -1,5 +1,6 @@
 """Bad input raises at once, and the message names parameter, element and what is accepted."""
 
+from fractions import Fraction
 from typing import Any
 
 import braintools
@@ -8,7 +9,26 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from brainsched import PiecewiseConstantSchedule
+from brainsched import (
+    WSD,
+    ConstantLR,
+    CosineAnnealingLR,
+    CosineAnnealingWarmRestarts,
+    CyclicLR,
+    ExponentialDecayLR,
+    ExponentialLR,
+    InverseSqrtLR,
+    InverseTimeDecayLR,
+    LinearLR,
+    MultiStepLR,
+    OneCycleLR,
+    PiecewiseConstantSchedule,
+    PolynomialLR,
+    ReduceLROnPlateau,
+    StepLR,
+    WarmupCosineSchedule,
+    WarmupScheduler,
+)
 
 NAN, INF = float("nan"), float("inf")
 TOO_LATE = 2**31
@@ -195,3 +215,137 @@ def test_the_largest_float32_is_a_rate():
     assert PiecewiseConstantSchedule(largest, [], [1.0]).lr_at(0).item() == largest
     with pytest.raises(ValueError, match=r"base_lr must be at most 3\.403e\+38"):
         PiecewiseConstantSchedule(largest * 1.001, [], [1.0])
+
+
+# The arguments that schedules share
+
+# Every length, with the least that it may be
+LENGTHS = [
+    (StepLR, "step_size", 1),
+    (ExponentialDecayLR, "decay_steps", 1),
+    (ExponentialDecayLR, "transition_begin", 0),
+    (CosineAnnealingLR, "T_max", 1),
+    (CosineAnnealingWarmRestarts, "T_0", 1),
+    (PolynomialLR, "total_iters", 1),
+    (LinearLR, "total_iters", 0),
+    (ConstantLR, "total_iters", 0),
+    (WarmupScheduler, "warmup_epochs", 0),
+    (WarmupCosineSchedule, "warmup_steps", 0),
+    (WarmupCosineSchedule, "total_steps", 1),
+    (CyclicLR, "step_size_up", 1),
+    (CyclicLR, "step_size_down", 1),
+    (OneCycleLR, "total_steps", 1),
+    (WSD, "warmup_steps", 0),
+    (WSD, "stay_steps", 0),
+    (WSD, "decay_steps", 1),
+    (InverseSqrtLR, "warmup_steps", 0),
+    (InverseSqrtLR, "timescale", 1),
+    (InverseTimeDecayLR, "decay_steps", 1),
+]
+
+
+@pytest.mark.parametrize(("cls", "name", "least"), LENGTHS)
+def test_a_length_is_a_number_of_epochs_whole_or_not(cls, name, least):
+    with pytest.raises(ValueError, match=f"^{name} must be finite and not negative, got -1"):
+        cls(**{name: -1})
+    with pytest.raises(ValueError, match=rf"^{name} must be at most 2\.147e\+09, got 2147483648"):
+        cls(**{name: 2**31})
+    for value in ("10", True, np.bool_(True), [10], None if least else "10"):
+        if value is None and name in ("timescale", "step_size_down", "total_steps"):
+            continue
+        with pytest.raises(TypeError, match=f"^{name} must be a number, got"):
+            cls(**{name: value})
+    if least:
+        with pytest.raises(ValueError, match=f"^{name} must be above 0, got 0"):
+            cls(**{name: 0})
+    arguments = {"warmup_steps": 0} if name == "total_steps" and cls is not OneCycleLR else {}
+    for whole in (np.int64(10), np.array(10), 10, 20 / 2, Fraction(10)):
+        kept = getattr(cls(**{name: whole}, **arguments), name)
+        assert (type(kept), kept) == (int, 10)
+    for number in (2.5, Fraction(5, 2), np.float32(2.5)):
+        kept = getattr(cls(**{name: number}, **arguments), name)
+        assert (type(kept), kept) == (float, 2.5)
+
+
+@pytest.mark.parametrize(
+    ("cls", "name"),
+    [(WSD, "cycles"), (CosineAnnealingWarmRestarts, "T_mult"), (ReduceLROnPlateau, "patience")],
+)
+def test_a_number_of_times_is_whole(cls, name):
+    assert getattr(cls(**{name: 6 / 2}), name) == 3
+    with pytest.raises(ValueError, match=f"^{name} must be an integer, got 1.5"):
+        cls(**{name: 1.5})
+    with pytest.raises(
+        ValueError, match=f"^{name} must be an integer from . to 2147483647, got -1"
+    ):
+        cls(**{name: -1})
+
+
+# Every argument that is a number but no rate, with its interval and numbers outside of it
+NUMBERS = [
+    (StepLR, "gamma", r"\(0, 1\]", [0, 1.1]),
+    (MultiStepLR, "gamma", r"\(0, 1\]", [0.0, 2]),
+    (ExponentialLR, "gamma", r"\(0, 1\]", [0, 1.0001]),
+    (ExponentialDecayLR, "decay_rate", r"\(0, inf\)", [0, 0.0]),
+    (PolynomialLR, "power", r"\(0, inf\)", [0]),
+    (LinearLR, "start_factor", r"\[0, 1\]", [1.5]),
+    (LinearLR, "end_factor", r"\[0, 1\]", [2]),
+    (ConstantLR, "factor", r"\[0, 1\]", [1.01]),
+    (CyclicLR, "gamma", r"\(0, 1\]", [0, 1.1]),
+    (OneCycleLR, "pct_start", r"\(0, 1\)", [0.0, 1, 30]),
+    (OneCycleLR, "div_factor", r"\[1, inf\)", [0, 0.5]),
+    (OneCycleLR, "final_div_factor", r"\[1, inf\)", [0, 0.99]),
+    (CosineAnnealingWarmRestarts, "decay", r"\(0, 1\]", [0, 1.1]),
+    (InverseTimeDecayLR, "decay_rate", r"\[0, inf\)", []),
+]
+
+
+@pytest.mark.parametrize(("cls", "name", "interval", "outside"), NUMBERS)
+def test_a_number_is_finite_and_in_its_interval(cls, name, interval, outside):
+    arguments = {"total_steps": 10} if cls is OneCycleLR else {}
+    for value in outside:
+        with pytest.raises(ValueError, match=f"^{name} must be a number in {interval}, got"):
+            cls(**arguments, **{name: value})
+    for value in (-0.5, NAN, INF, -INF):
+        with pytest.raises(ValueError, match=f"^{name} must be finite and not negative, got"):
+            cls(**arguments, **{name: value})
+    for no_number in (True, "0.5", None, [0.5], 0.5j):
+        with pytest.raises(TypeError, match=f"^{name} must be a number, got"):
+            cls(**arguments, **{name: no_number})
+
+
+RATES = [
+    (CosineAnnealingLR, "eta_min"),
+    (WarmupScheduler, "warmup_start_lr"),
+    (ExponentialDecayLR, "end_value"),
+]
+
+
+@pytest.mark.parametrize(("cls", "name"), RATES)
+def test_a_rate_is_finite_and_not_negative(cls, name):
+    for value in (-1e-3, NAN, INF):
+        with pytest.raises(ValueError, match=f"^{name} must be finite and not negative, got"):
+            cls(**{name: value})
+        with pytest.raises(ValueError, match=rf"^{name}\[1\] must be finite and not negative, got"):
+            cls(**{name: [0.0, value]})
+    for no_number in (True, "0.1", [0.1, "0.2"]):
+        with pytest.raises(TypeError, match=rf"^{name}(\[1\])? must be a "):
+            cls(**{name: no_number})
+
+
+CHOICES = [
+    (CyclicLR, "mode", "'triangular', 'triangular2', 'exp_range'"),
+    (CyclicLR, "scale_mode", "'cycle', 'iterations'"),
+    (OneCycleLR, "anneal_strategy", "'cos', 'linear'"),
+    (WSD, "decay_strategy", "'linear', 'cos', 'sqrt', 'exponential', 'polynomial'"),
+]
+
+
+@pytest.mark.parametrize(("cls", "name", "listed"), CHOICES)
+def test_a_choice_that_does_not_exist_is_told_those_that_do(cls, name, listed):
+    arguments = {"total_steps": 10} if cls is OneCycleLR else {}
+    with pytest.raises(ValueError, match=f"^{name} must be one of {listed}, got 'Cos'$"):
+        cls(**arguments, **{name: "Cos"})
+    for value in (None, 1, ["cos"]):
+        with pytest.raises(TypeError, match=f"^{name} must be one of {listed}, got"):
+            cls(**arguments, **{name: value})

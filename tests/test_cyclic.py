@@ -1,6 +1,8 @@
 """CyclicLR and OneCycleLR: what their reference rows do not show."""
 
+import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from brainsched import CyclicLR, OneCycleLR
 
@@ -21,3 +23,32 @@ def test_total_steps_come_before_epochs_as_documented():
 def test_step_size_down_is_that_of_the_way_up_unless_given():
     assert CyclicLR(step_size_up=7).step_size_down == 7
     assert CyclicLR(step_size_up=7, step_size_down=9).step_size_down == 9
+
+
+BAD = [
+    (OneCycleLR, {}, ValueError, r"needs total_steps or both epochs and steps_per_epoch"),
+    (OneCycleLR, {"epochs": 5}, ValueError, r"needs total_steps or both epochs and steps_per_"),
+    (OneCycleLR, {"steps_per_epoch": 5}, ValueError, r"needs total_steps or both epochs and"),
+    (OneCycleLR, {"epochs": 0, "steps_per_epoch": 5}, ValueError, r"epochs must be above 0, got 0"),
+    (
+        OneCycleLR,
+        {"epochs": 2**16, "steps_per_epoch": 2**16},
+        ValueError,
+        r"epochs \* steps_per_epoch must be at most 2\.147e\+09, got 4294967296",
+    ),
+    (CyclicLR, {"max_lr": -1}, ValueError, r"max_lr must be finite and not negative, got -1"),
+    (OneCycleLR, {"max_lr": np.inf, "total_steps": 9}, ValueError, r"^max_lr must be finite"),
+    (CyclicLR, {"scale_fn": 0.5}, TypeError, r"scale_fn must be a function of one argument, got"),
+    (
+        CyclicLR,
+        {"scale_fn": lambda cycle: jnp.ones(2)},
+        ValueError,
+        r"the result of scale_fn must be a scalar, got an array of shape \(2,\)",
+    ),
+]
+
+
+@pytest.mark.parametrize(("cls", "arguments", "error", "message"), BAD)
+def test_bad_arguments_are_refused(cls, arguments, error, message):
+    with pytest.raises(error, match=message):
+        cls(**arguments)

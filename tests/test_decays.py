@@ -6,7 +6,7 @@ import numpy as np
 import optax
 import pytest
 
-from brainsched import ExponentialDecayLR, InverseSqrtLR
+from brainsched import ExponentialDecayLR, InverseSqrtLR, InverseTimeDecayLR
 
 
 @pytest.mark.parametrize(
@@ -24,3 +24,10 @@ def test_timescale_is_the_warm_up_or_ten_thousand_unless_given():
     assert InverseSqrtLR(warmup_steps=7).timescale == 7
     assert InverseSqrtLR(warmup_steps=0).timescale == 10_000
     assert InverseSqrtLR(warmup_steps=7, timescale=9).timescale == 9
+
+
+@pytest.mark.parametrize("cls", [ExponentialDecayLR, InverseTimeDecayLR])
+@pytest.mark.parametrize("staircase", [1, "no"])
+def test_a_staircase_is_a_bool(cls, staircase):
+    with pytest.raises(TypeError, match=f"staircase must be True or False, got {staircase!r}"):
+        cls(staircase=staircase)

@@ -84,3 +84,39 @@ def test_more_groups_than_functions_are_an_error_when_the_group_is_added():
     optimizer.register_trainable_weights({"a": ParamState(jnp.ones(2))})
     with pytest.raises(ValueError, match="param group 1 has no rate"):
         optimizer.add_param_group({"b": ParamState(jnp.ones(2))})
+
+
+BAD = [
+    (0.1, 0.5, TypeError, r"lr_lambda must be a sequence of"),
+    (0.1, [], ValueError, r"lr_lambda must have at least one"),
+    (
+        0.1,
+        [abs, 0.5],
+        TypeError,
+        r"lr_lambda\[1\] must be a function of one argument, got 0.5",
+    ),
+    (
+        [0.1, 0.2],
+        [lambda epoch: 1.0],
+        ValueError,
+        r"param group 1 has no rate: the schedule has columns for 1 groups",
+    ),
+    (
+        0.1,
+        lambda epoch: jnp.ones(3),
+        ValueError,
+        r"the result of lr_lambda must be a scalar, got an array of shape \(3,\)",
+    ),
+    (
+        0.1,
+        [lambda epoch: epoch > 3],
+        TypeError,
+        r"the result of lr_lambda\[0\] must hold real numbers, got an array of bool",
+    ),
+]
+
+
+@pytest.mark.parametrize(("base_lr", "lr_lambda", "error", "message"), BAD)
+def test_bad_functions_are_refused(base_lr, lr_lambda, error, message):
+    with pytest.raises(error, match=message):
+        LambdaLR(base_lr, lr_lambda)

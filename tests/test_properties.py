@@ -22,8 +22,11 @@ pytestmark = pytest.mark.filterwarnings("ignore:ChainedScheduler uses the base r
 NAMES = [*single(1), "composed"]
 LIFE = 3 * MOST
 
-# Each example is compiled, and a class has a dozen arguments at most.
+# Every example of a compiled schedule is compiled, which takes most of the time of this file. The
+# rows of the references are compiled as well, with more kinds of arguments.
+compiled_examples = hypothesis.settings(max_examples=3)
 few_examples = hypothesis.settings(max_examples=8)
+host_examples = hypothesis.settings(max_examples=20)
 
 
 @st.composite
@@ -39,7 +42,7 @@ def test_every_schedule_that_is_a_function_of_the_epoch_is_here():
 
 
 @pytest.mark.parametrize("name", NAMES)
-@few_examples
+@compiled_examples
 @given(data=st.data())
 def test_host_compiled_loop_vmap_and_jump_give_the_same_bits(name, data):
     scheduler = data.draw(schedulers(name))
@@ -77,6 +80,7 @@ def test_host_compiled_loop_vmap_and_jump_give_the_same_bits(name, data):
 
 
 @pytest.mark.parametrize("name", NAMES)
+@host_examples
 @given(data=st.data())
 def test_rates_are_finite_and_not_negative_in_float32(name, data):
     rates = data.draw(schedulers(name)).lr_at(np.arange(LIFE))
@@ -86,6 +90,7 @@ def test_rates_are_finite_and_not_negative_in_float32(name, data):
 
 
 @pytest.mark.parametrize("name", NAMES)
+@host_examples
 @given(data=st.data())
 def test_rates_at_many_epochs_are_the_stack_of_those_at_each(name, data):
     scheduler = data.draw(schedulers(name))

@@ -36,9 +36,8 @@ class Branch(Composition):
         The last epoch of the old schedule.
     length : int or float
         How many epochs the way takes.
-    end_lr : float, sequence of float, or mapping from str to float, optional
-        The rate at ``at + length`` and from there on, of every param group or one for each.
-        Default: each group's base rate.
+    end_lr, end_lr_ratio : float, sequence or mapping of float; float, optional
+        The last rate: as a rate, or as a share of the base rate in [0, 1]. Default: the base rate.
     strategy : {'linear', 'cos', 'sqrt', 'exponential', 'polynomial'}
         The way: :math:`f(x)` is :math:`x`, :math:`\frac{1}{2} (1 - \cos \pi x)`,
         :math:`\sqrt{x}` or :math:`1 - (1 - x)^\text{power}`; or, by a constant factor,
@@ -47,15 +46,12 @@ class Branch(Composition):
         The epoch to begin at. Default: the present one of ``scheduler``.
     power : float
         The power of ``'polynomial'``, above 0.
-    end_lr_ratio : float, optional
-        ``end_lr`` as a share of each group's base rate, in [0, 1], instead of it.
 
     Examples
     --------
     >>> import brainsched
     >>> old = brainsched.WarmupScheduler(base_lr=1.0, warmup_epochs=2)
-    >>> scheduler = brainsched.Branch(old, at=3, length=4, end_lr=0.5)
-    >>> scheduler.lr_at(range(9)).ravel().tolist()
+    >>> brainsched.Branch(old, at=3, length=4, end_lr=0.5).lr_at(range(9)).ravel().tolist()
     [0.0, 0.5, 1.0, 1.0, 0.875, 0.75, 0.625, 0.5, 0.5]
     """
 
@@ -75,10 +71,8 @@ class Branch(Composition):
         self.at = checked_length("at", at, or_zero=True)
         self.length = checked_length("length", length)
         self.end_lr, self.end_lr_ratio = end_lr, end_lr_ratio
-        self._end = _end("end_lr", end_lr, end_lr_ratio, scheduler)
+        self._end = _end("end_lr", end_lr, end_lr_ratio, scheduler, strategy)
         self.strategy = schedule_checks.one_of("strategy", strategy, STRATEGIES)
-        if strategy == "exponential":
-            self._end.require_above_zero()
         self.power = schedule_checks.within("power", power, "(0, inf)")
         super().__init__({"scheduler": scheduler}, last_epoch)
 
@@ -111,7 +105,7 @@ def cooldown(
     """Return the plan that follows ``scheduler`` up to an epoch, and falls from there.
 
     A long run at a constant rate gives a finished model at any length: a cooldown branches off
-    wherever one is wanted, and the long run goes on.
+    wherever one is wanted, and the long run goes on. A rate that would rise raises a ValueError.
 
     Parameters
     ----------
@@ -119,16 +113,6 @@ def cooldown(
         As in :class:`Branch`.
     eta_min, decay_strategy, power, eta_min_ratio
         The last rate and how the rate falls, as in :class:`WSD`.
-
-    Returns
-    -------
-    Branch
-        A schedule like any other.
-
-    Raises
-    ------
-    ValueError
-        If the rate of a group would rise.
 
     Examples
     --------
@@ -143,19 +127,10 @@ def cooldown(
     NeurIPS 2024.
     """
     schedule_checks.one_of("decay_strategy", decay_strategy, STRATEGIES)
-    end = _end("eta_min", eta_min, eta_min_ratio, scheduler)
-    if decay_strategy == "exponential":
-        end.require_above_zero()
-    branch = Branch(
-        scheduler,
-        at,
-        length,
-        eta_min if eta_min_ratio is None else None,
-        decay_strategy,
-        last_epoch,
-        power=power,
-        end_lr_ratio=eta_min_ratio,
-    )
+    _end("eta_min", eta_min, eta_min_ratio, scheduler, decay_strategy)
+    end_lr = eta_min if eta_min_ratio is None else None
+    options: dict[str, Any] = {"power": power, "end_lr_ratio": eta_min_ratio}
+    branch = Branch(scheduler, at, length, end_lr, decay_strategy, last_epoch, **options)
     return _one_way(branch, "eta_min", "at most")
 
 
@@ -168,26 +143,16 @@ def rewarm(
 ) -> Branch:
     """Return the plan that follows ``scheduler`` up to an epoch, and rises again from there.
 
-    The rise is a straight line from the rate that the run has to ``peak_lr``, where it stays. To
-    decay again, as continual pre-training does, take the :func:`cooldown` of the result.
+    The rise is a straight line from the rate that the run has to ``peak_lr``, where it stays; a
+    rate that would fall raises a ValueError. To decay again, as continual pre-training does, take
+    the :func:`cooldown` of the result.
 
     Parameters
     ----------
     scheduler, at, length, last_epoch
         As in :class:`Branch`.
-    peak_lr : float, sequence of float, or mapping from str to float, optional
-        The rate that it rises to, of every param group or one for each. Default: each group's
-        base rate.
-
-    Returns
-    -------
-    Branch
-        A schedule like any other.
-
-    Raises
-    ------
-    ValueError
-        If the rate of a group would fall.
+    peak_lr : float, sequence or mapping of float, optional
+        The rate that it rises to. Default: the base rate.
 
     Examples
     --------
@@ -204,7 +169,7 @@ def rewarm(
     Ibrahim et al., "Simple and Scalable Strategies to Continually Pre-train Large Language
     Models", TMLR 2024.
     """
-    _end("peak_lr", peak_lr, None, scheduler)
+    _end("peak_lr", peak_lr, None, scheduler, "linear")
     branch = Branch(scheduler, at, length, peak_lr, last_epoch=last_epoch)
     return _one_way(branch, "peak_lr", "at least")
 
@@ -223,9 +188,12 @@ def _one_way(branch: Branch, name: str, bound: str) -> Branch:
     return branch
 
 
-def _end(name: str, value: Any, ratio: Any, scheduler: LRScheduler) -> Floor:
+def _end(name: str, value: Any, ratio: Any, scheduler: LRScheduler, strategy: str) -> Floor:
     """Return the rates at the end of a way, checked under the name that the user gave them."""
     names = dict.fromkeys(getattr(scheduler, "group_names", ()))
     if value is None:
-        return Floor(name, 0.0, 1.0 if ratio is None else ratio, names)
-    return Floor(name, value, ratio, names)
+        value, ratio = 0.0, 1.0 if ratio is None else ratio
+    end = Floor(name, value, ratio, names)
+    if strategy == "exponential":
+        end.require_above_zero()
+    return end

@@ -31,13 +31,8 @@ def require_part(name: str, part: Any) -> None:
 class Composition(LRScheduler):
     """What compositions share: each part has its own base rates, and groups join every part.
 
-    Parameters
-    ----------
-    parts : mapping from str to LRScheduler
-        The parts by the name of the argument that each was given as. Each has as many base rates
-        as the others, or one for all groups. Those that are shown are the first one's.
-    last_epoch : int or None
-        The epoch to begin at; None for the present one of the first part.
+    ``parts`` has the parts by the name of their argument, each with as many base rates as the
+    others, or one for all groups. What is shown are those, and the present epoch, of the first.
     """
 
     def __init__(self, parts: Mapping[str, LRScheduler], last_epoch: int | None) -> None:
@@ -58,29 +53,22 @@ class Composition(LRScheduler):
 
 def _require_the_same_groups(parts: Mapping[str, Bases]) -> None:
     numbers = {name: len(part.listed) for name, part in parts.items() if len(part.listed) > 1}
-    for name, number in numbers.items():
-        first = next(iter(numbers))
-        if number != numbers[first]:
-            raise ValueError(
-                f"the parts must have the same number of param groups: {first} has "
-                f"{numbers[first]} base rates and {name} has {number}; give each a list base_lr "
-                f"with an entry for each group, or one number for all"
-            )
-    names = {name: part.names for name, part in parts.items() if part.names}
-    for name, found in names.items():
-        first = next(iter(names))
-        if found != names[first]:
-            raise ValueError(
-                f"the parts must name the param groups alike, in the same order: {first} has "
-                f"{list(names[first])} and {name} has {list(found)}"
-            )
+    names = {name: list(part.names) for name, part in parts.items() if part.names}
+    for found, what, unit in (
+        (numbers, "have as many base rates as each other, or one for all groups", " base rates"),
+        (names, "name the param groups alike, in the same order", ""),
+    ):
+        for name, value in found.items():
+            first, expected = next(iter(found.items()))
+            if value != expected:
+                raise ValueError(
+                    f"the parts must {what}: {first} has {expected}{unit} and {name} has {value}"
+                )
 
 
 def _numbered(schedulers: Any) -> dict[str, Any]:
     """Return the entries of ``schedulers``, which must be a sequence, by their names."""
     entries = checks.sequence("schedulers", schedulers, "schedulers")
-    if not entries:
-        raise ValueError("schedulers must have at least one scheduler, got an empty sequence")
     return {f"schedulers[{i}]": entry for i, entry in enumerate(entries)}
 
 
@@ -98,8 +86,8 @@ class SequentialLR(Composition):
     Parameters
     ----------
     schedulers : sequence of LRScheduler
-        The parts, each with base rates of its own, one for each param group or one for all;
-        compositions too. The present epoch of a part is ignored.
+        The parts, each with base rates of its own; compositions too. The present epoch of a part
+        is ignored.
     milestones : sequence of int or float
         The epochs at which the next part begins, ascending: one less than there are parts.
     last_epoch : int
@@ -108,12 +96,9 @@ class SequentialLR(Composition):
     Examples
     --------
     >>> import brainsched
-    >>> scheduler = brainsched.SequentialLR(
-    ...     [brainsched.WarmupScheduler(0.5, warmup_epochs=2),
-    ...      brainsched.StepLR(0.5, step_size=3, gamma=0.5)],
-    ...     milestones=[2],
-    ... )
-    >>> scheduler.lr_at(range(7)).ravel().tolist()
+    >>> warmup = brainsched.WarmupScheduler(0.5, warmup_epochs=2)
+    >>> steps = brainsched.StepLR(0.5, step_size=3, gamma=0.5)
+    >>> brainsched.SequentialLR([warmup, steps], milestones=[2]).lr_at(range(7)).ravel().tolist()
     [0.0, 0.25, 0.5, 0.5, 0.5, 0.25, 0.25]
 
     References
@@ -129,15 +114,15 @@ class SequentialLR(Composition):
     ) -> None:
         self.milestones = milestones
         starts = boundaries("milestones", milestones)
-        parts = checks.sequence("schedulers", schedulers, "schedulers")
+        parts = _numbered(schedulers)
         if len(parts) != len(starts) + 1:
             raise ValueError(
                 f"schedulers must have one entry more than there are milestones: "
                 f"{len(starts) + 1} for {len(starts)} milestones, got {len(parts)}"
             )
         self._spans = list(itertools.pairwise([0, *starts, largest_epoch() + 1]))
-        self.schedulers = parts
-        super().__init__(_numbered(parts), last_epoch)
+        self.schedulers = list(parts.values())
+        super().__init__(parts, last_epoch)
 
     @property
     def stage_boundaries(self) -> Sequence[float]:
@@ -174,19 +159,16 @@ class ChainedScheduler(Composition):
     Parameters
     ----------
     schedulers : sequence of LRScheduler
-        The parts, each with base rates of its own, one for each param group or one for all;
-        compositions too. The position of a part is ignored.
+        The parts, each with base rates of its own; compositions too. Their position is ignored.
     last_epoch : int
         The epoch to begin at.
 
     Examples
     --------
     >>> import brainsched
-    >>> scheduler = brainsched.ChainedScheduler(
-    ...     [brainsched.ConstantLR(0.5, factor=0.5, total_iters=2),
-    ...      brainsched.ExponentialLR(1.0, gamma=0.5)]
-    ... )
-    >>> scheduler.lr_at(range(4)).ravel().tolist()
+    >>> half = brainsched.ConstantLR(0.5, factor=0.5, total_iters=2)
+    >>> decay = brainsched.ExponentialLR(1.0, gamma=0.5)
+    >>> brainsched.ChainedScheduler([half, decay]).lr_at(range(4)).ravel().tolist()
     [0.25, 0.125, 0.125, 0.0625]
 
     References
@@ -196,17 +178,15 @@ class ChainedScheduler(Composition):
 
     def __init__(self, schedulers: Sequence[LRScheduler], last_epoch: int = 0) -> None:
         parts = _numbered(schedulers)
+        if not parts:
+            raise ValueError("schedulers must have at least one scheduler, got an empty sequence")
         self.schedulers = list(parts.values())
         super().__init__(parts, last_epoch)
         bases = [part._bases.listed for part in self.schedulers]
-        if any(isinstance(rate, jax.Array) for listed in bases for rate in listed):
-            return
-        if set(bases[0]) == {1} and any(set(listed) != {1} for listed in bases):
-            warnings.warn(
-                "ChainedScheduler uses the base rate of `schedulers[0]`. Reorder the parts.",
-                UserWarning,
-                stacklevel=3,
-            )
+        known = not any(isinstance(rate, jax.Array) for listed in bases for rate in listed)
+        if known and set(bases[0]) == {1} and any(set(listed) != {1} for listed in bases):
+            message = "ChainedScheduler uses the base rate of `schedulers[0]`. Reorder the parts."
+            warnings.warn(message, UserWarning, stacklevel=3)
 
     @property
     def stage_boundaries(self) -> Sequence[float]:

@@ -22,25 +22,21 @@ class CosineAnnealingLR(FallingLR):
         \eta_t = \eta_\text{min} + (\eta_\text{base} - \eta_\text{min}) \,
         \frac{1 + \cos(\pi t / T_\text{max})}{2}, \quad t \le T_\text{max}
 
-    From ``T_max`` on the rate is ``eta_min``, as braintools has it; PyTorch's class of this name
-    goes up again.
+    From ``T_max`` on the rate stays, as in braintools; PyTorch's class goes up again.
 
     Parameters
     ----------
-    base_lr : float or sequence of float
-        The first rate, of every param group or one for each.
+    base_lr, last_epoch : float, sequence or mapping of float; int
+        The base rate of every param group, or one for each; the epoch to begin at.
     T_max : int or float
         The epoch at which the rate reaches ``eta_min``.
-    last_epoch : int
-        The epoch to begin at.
     eta_min, eta_min_ratio : float, sequence or mapping of float; float, optional
-        The last rate, at most the base rate: as a rate, or as a share of each base rate in [0, 1].
+        Lower bound of the fall, at most the base rate: as a rate, or as a share of it in [0, 1].
 
     Examples
     --------
     >>> import brainsched
-    >>> scheduler = brainsched.CosineAnnealingLR(base_lr=1.0, T_max=90)
-    >>> scheduler.lr_at([0, 30, 45, 60, 90, 100]).ravel().tolist()
+    >>> brainsched.CosineAnnealingLR(1.0, T_max=90).lr_at([0, 30, 45, 60, 90, 100]).ravel().tolist()
     [1.0, 0.75, 0.5, 0.25, 0.0, 0.0]
 
     References
@@ -79,18 +75,16 @@ class CosineAnnealingWarmRestarts(FallingLR):
 
     Parameters
     ----------
-    base_lr : float or sequence of float
-        The rate at each restart, of every param group or one for each.
+    base_lr, last_epoch : float, sequence or mapping of float; int
+        The base rate of every param group, or one for each; the epoch to begin at.
     T_0 : int or float
         How many epochs the first cycle lasts.
     T_mult : int
         How many times longer each cycle is than the one before.
-    last_epoch : int
-        The epoch to begin at.
     decay : float
         How high above ``eta_min`` each restart is, as a share of the one before: in (0, 1].
     eta_min, eta_min_ratio : float, sequence or mapping of float; float, optional
-        The last rate of a cycle, at most the base rate: as a rate, or as a share of it in [0, 1].
+        Lower bound of the fall, at most the base rate: as a rate, or as a share of it in [0, 1].
 
     Examples
     --------
@@ -175,19 +169,16 @@ class WarmupCosineSchedule(FallingLR):
 
     Parameters
     ----------
-    base_lr : float or sequence of float
-        The highest rate, at :math:`t = W`, of every param group or one for each.
+    base_lr, last_epoch : float, sequence or mapping of float; int
+        The base rate of every param group, or one for each; the epoch to begin at.
     warmup_steps : int or float
         In epochs; in updates if stepped once an update: how long the rate rises, :math:`W`.
     total_steps : int or float
         In the same unit: when the rate reaches ``eta_min``, :math:`T`, at least :math:`W`.
-    warmup_start_lr : float, sequence of float, or mapping from str to float
-        The first rate, of every param group or one for each. With 0, stepped once an epoch, the
-        first epoch trains at rate 0: see :class:`WarmupScheduler`.
-    last_epoch : int
-        The epoch to begin at.
+    warmup_start_lr : float, sequence or mapping of float
+        The first rate: see :class:`WarmupScheduler`.
     eta_min, eta_min_ratio : float, sequence or mapping of float; float, optional
-        The last rate, at most the base rate: as a rate, or as a share of each base rate in [0, 1].
+        Lower bound of the fall, at most the base rate: as a rate, or as a share of it in [0, 1].
 
     Examples
     --------

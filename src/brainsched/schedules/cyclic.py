@@ -8,9 +8,9 @@ from brainsched.core.scheduler import LRScheduler
 from brainsched.schedules import schedule_checks
 from brainsched.schedules.curves import between, cosine, linear, progress
 from brainsched.schedules.floors import FallingLR, GroupRates
+from brainsched.schedules.lambda_lr import evaluate
 from brainsched.schedules.lengths import length, periods
 from brainsched.schedules.powers import Powers
-from brainsched.schedules.user_function import evaluate
 from brainsched.types import BaseLRs, Epochs, LRs, Rates
 
 ANNEALINGS = {"cos": cosine, "linear": linear}
@@ -28,16 +28,15 @@ class CyclicLR(LRScheduler):
 
     Parameters
     ----------
-    base_lr, max_lr : float or sequence of float
+    base_lr, max_lr : float, sequence or mapping of float
         The lowest and the highest rate, of every param group or one for each.
     step_size_up, step_size_down : int or float
         How long it rises and falls; None for both the same, as always in braintools 0.3.0.
     mode, gamma : {'triangular', 'triangular2', 'exp_range'}, float
         What becomes of the height of the cycles; :math:`\gamma` is in (0, 1].
-    scale_fn : callable, optional
-        Instead of ``mode``: from a number to :math:`s_t`, in [0, 1]. JAX traces it.
-    scale_mode : {'cycle', 'iterations'}
-        What number: that of the cycle, from 1.0, or the epoch.
+    scale_fn, scale_mode : callable, {'cycle', 'iterations'}, optional
+        Instead of ``mode``: from the number of the cycle, from 1.0, or the epoch to :math:`s_t`, in
+        [0, 1]. JAX traces it.
     last_epoch : int
         The epoch to begin at.
 
@@ -84,18 +83,16 @@ class CyclicLR(LRScheduler):
         cycle, position = periods(epoch, self._period, xp)
         rise = progress(position, self.step_size_up, xp).done
         fall = progress(position - self.step_size_up, self.step_size_down, xp).left
-        height = rise * fall * self._scale(epoch, cycle, xp)
-        return base_lrs * (1 - height) + self._top(base_lrs, xp) * height
-
-    def _scale(self, epoch: Epochs, cycle: Any, xp: ModuleType) -> Any:
+        scale: Any = 1.0
         if self.scale_fn is not None:
             counts = epoch if self.scale_mode == "iterations" else cycle + 1.0
-            return evaluate("scale_fn", self.scale_fn, counts)
-        if self.mode == "triangular":
-            return 1.0
-        if self.mode == "triangular2":
-            return self._powers(cycle, xp)
-        return self.gamma ** xp.minimum(epoch, self._powers.last)
+            scale = evaluate("scale_fn", self.scale_fn, counts)
+        elif self.mode == "triangular2":
+            scale = self._powers(cycle, xp)
+        elif self.mode == "exp_range":
+            scale = self.gamma ** xp.minimum(epoch, self._powers.last)
+        height = rise * fall * scale
+        return base_lrs * (1 - height) + self._top(base_lrs, xp) * height
 
 
 class OneCycleLR(FallingLR):
@@ -114,25 +111,18 @@ class OneCycleLR(FallingLR):
 
     Parameters
     ----------
-    max_lr : float or sequence of float
-        The highest rate, of every param group or one for each: here the base rate is this.
+    max_lr, last_epoch : float, sequence or mapping of float; int
+        The highest rate, which is the base rate here; the epoch to begin at.
     total_steps : int or float, optional
         In epochs; in updates if stepped once an update: when the last rate comes, :math:`T`.
-        Default: ``epochs * steps_per_epoch``.
     epochs, steps_per_epoch : int, optional
-        Needed together where ``total_steps`` is not given.
-    pct_start : float
-        The share of the steps for the way up, in (0, 1).
-    anneal_strategy : {'cos', 'linear'}
-        The way down.
+        Their product is ``total_steps`` where that is not given.
+    pct_start, anneal_strategy : float, {'cos', 'linear'}
+        The share of the steps for the way up, in (0, 1); the way down.
     div_factor, final_div_factor : float
         How many times higher ``max_lr`` is than the first and the last rate: 1 or more.
-    last_epoch : int
-        The epoch to begin at.
-    eta_min : float, sequence of float, or mapping from str to float, optional
-        The last rate itself, instead of that by ``final_div_factor``: at most ``max_lr``.
-    eta_min_ratio : float, optional
-        The same as a share of each group's ``max_lr``, in [0, 1].
+    eta_min, eta_min_ratio : float, sequence or mapping of float; float, optional
+        The last rate, instead of by ``final_div_factor``: at most ``max_lr``, or a share of it.
 
     Examples
     --------
@@ -164,15 +154,19 @@ class OneCycleLR(FallingLR):
         self.max_lr = max_lr
         GroupRates("max_lr", max_lr, max_lr)  # under that name, should a rate be wrong
         self.epochs, self.steps_per_epoch = epochs, steps_per_epoch
-        self.total_steps = _total_steps(total_steps, epochs, steps_per_epoch)
-        self.pct_start = schedule_checks.within("pct_start", pct_start, "(0, 1)")
-        self.anneal_strategy = schedule_checks.one_of(
-            "anneal_strategy", anneal_strategy, list(ANNEALINGS)
-        )
-        self.div_factor = schedule_checks.within("div_factor", div_factor, "[1, inf)")
-        self.final_div_factor = schedule_checks.within(
-            "final_div_factor", final_div_factor, "[1, inf)"
-        )
+        if total_steps is not None:
+            self.total_steps = length("total_steps", total_steps)
+        elif epochs is None or steps_per_epoch is None:
+            raise ValueError("OneCycleLR needs total_steps or both epochs and steps_per_epoch")
+        else:
+            product = length("epochs", epochs) * length("steps_per_epoch", steps_per_epoch)
+            self.total_steps = length("epochs * steps_per_epoch", product)
+        names = list(ANNEALINGS)
+        self.anneal_strategy = schedule_checks.one_of("anneal_strategy", anneal_strategy, names)
+        within = schedule_checks.within
+        self.pct_start = within("pct_start", pct_start, "(0, 1)")
+        self.div_factor = within("div_factor", div_factor, "[1, inf)")
+        self.final_div_factor = within("final_div_factor", final_div_factor, "[1, inf)")
         self._by_factor = eta_min is None and eta_min_ratio is None
         super().__init__(max_lr, last_epoch, eta_min, eta_min_ratio)
 
@@ -188,12 +182,3 @@ class OneCycleLR(FallingLR):
             between(base_lrs * (1 / self.div_factor), base_lrs, rise),
             between(base_lrs, last, ANNEALINGS[self.anneal_strategy](fall, xp)),
         )
-
-
-def _total_steps(total_steps: Any, epochs: Any, steps_per_epoch: Any) -> float:
-    if total_steps is not None:
-        return length("total_steps", total_steps)
-    if epochs is None or steps_per_epoch is None:
-        raise ValueError("OneCycleLR needs total_steps or both epochs and steps_per_epoch")
-    product = length("epochs", epochs) * length("steps_per_epoch", steps_per_epoch)
-    return length("epochs * steps_per_epoch", product)

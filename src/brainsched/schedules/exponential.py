@@ -20,15 +20,12 @@ class ExponentialLR(FallingLR):
 
     Parameters
     ----------
-    base_lr : float or sequence of float
-        The first rate, of every param group or one for each.
+    base_lr, last_epoch : float, sequence or mapping of float; int
+        The base rate of every param group, or one for each; the epoch to begin at.
     gamma : float
-        The factor of each epoch, in (0, 1]. For a rate that grows there is
-        :class:`ExponentialDecayLR`.
-    last_epoch : int
-        The epoch to begin at.
+        The factor of each epoch, in (0, 1]; above 1 in :class:`ExponentialDecayLR`.
     eta_min, eta_min_ratio : float, sequence or mapping of float; float, optional
-        Lower bound, at most the base rate: as a rate, or as a share of each base rate in [0, 1].
+        Lower bound of the fall, at most the base rate: as a rate, or as a share of it in [0, 1].
 
     Examples
     --------
@@ -70,8 +67,8 @@ class ExponentialDecayLR(FallingLR):
 
     Parameters
     ----------
-    base_lr : float or sequence of float
-        The first rate, of every param group or one for each.
+    base_lr, last_epoch : float, sequence or mapping of float; int
+        The base rate of every param group, or one for each; the epoch to begin at.
     decay_steps : int or float
         In epochs; in updates if stepped once an update: how long a change by ``decay_rate`` takes.
     decay_rate : float
@@ -80,13 +77,9 @@ class ExponentialDecayLR(FallingLR):
         The epoch up to which the rate stays as it is.
     staircase : bool
         Whether the exponent is rounded down, so that the rate changes in steps.
-    end_value : float, sequence of float, or mapping from str to float, optional
-        With a ``decay_rate`` below 1 the lowest rate, of every param group or one for each: at
-        most its base rate. Otherwise the highest.
-    last_epoch : int
-        The epoch to begin at.
-    end_value_ratio : float, optional
-        The lowest rate as a share of each group's base rate, in [0, 1], instead of ``end_value``.
+    end_value, end_value_ratio : float, sequence or mapping of float; float, optional
+        With a ``decay_rate`` below 1 the lowest rate, at most the base rate: as a rate, or as a
+        share of it in [0, 1]. Otherwise ``end_value`` is the highest.
 
     Examples
     --------

@@ -23,8 +23,8 @@ class Extension(Composition):
         \frac{\text{end} - \text{at}}{\text{new\_end} - \text{at}}, \; t > \text{at}
 
     The rate does not jump, takes every value that it would have taken, and at ``new_end`` is what
-    it was to be at ``end``. From there on the old schedule's time runs as it did. A ``new_end``
-    before ``end`` shortens the plan. A checkpoint of the old schedule loads in an extension of it.
+    it was to be at ``end``; then the old schedule's time runs as it did. A ``new_end`` before
+    ``end`` shortens the plan. A checkpoint of the old schedule loads in an extension of it.
 
     Parameters
     ----------
@@ -43,8 +43,7 @@ class Extension(Composition):
     --------
     >>> import brainsched
     >>> old = brainsched.PolynomialLR(base_lr=1.0, total_iters=4)
-    >>> scheduler = brainsched.Extension(old, at=2, end=4, new_end=6)
-    >>> scheduler.lr_at(range(8)).ravel().tolist()
+    >>> brainsched.Extension(old, at=2, end=4, new_end=6).lr_at(range(8)).ravel().tolist()
     [1.0, 0.75, 0.5, 0.375, 0.25, 0.125, 0.0, 0.0]
     """
 

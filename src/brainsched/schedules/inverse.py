@@ -23,26 +23,22 @@ class InverseSqrtLR(FallingLR):
 
     Parameters
     ----------
-    base_lr : float or sequence of float
-        The highest rate, at :math:`t = W`, of every param group or one for each.
+    base_lr, last_epoch : float, sequence or mapping of float; int
+        The base rate of every param group, or one for each; the epoch to begin at.
     warmup_steps : int or float
         In epochs; in updates if stepped once an update: how long the rate rises, :math:`W`.
     timescale : int or float, optional
         How long after :math:`W` the rate is :math:`1 / \sqrt{2}` of its highest: :math:`\tau`.
         Default: ``warmup_steps``, or 10,000 without a warm-up.
-    warmup_start_lr : float, sequence of float, or mapping from str to float
-        The first rate, of every param group or one for each. With 0, stepped once an epoch, the
-        first epoch trains at rate 0: see :class:`WarmupScheduler`.
-    last_epoch : int
-        The epoch to begin at.
+    warmup_start_lr : float, sequence or mapping of float
+        The first rate: see :class:`WarmupScheduler`.
     eta_min, eta_min_ratio : float, sequence or mapping of float; float, optional
         Lower bound of the fall, at most the base rate: as a rate, or as a share of it in [0, 1].
 
     Examples
     --------
     >>> import brainsched
-    >>> scheduler = brainsched.InverseSqrtLR(base_lr=1.0, warmup_steps=4)
-    >>> scheduler.lr_at([0, 1, 4, 16, 64]).ravel().tolist()
+    >>> brainsched.InverseSqrtLR(1.0, warmup_steps=4).lr_at([0, 1, 4, 16, 64]).ravel().tolist()
     [0.0, 0.25, 1.0, 0.5, 0.25]
 
     References
@@ -90,26 +86,22 @@ class InverseTimeDecayLR(FallingLR):
 
     Parameters
     ----------
-    base_lr : float or sequence of float
-        The first rate, of every param group or one for each.
+    base_lr, last_epoch : float, sequence or mapping of float; int
+        The base rate of every param group, or one for each; the epoch to begin at.
     decay_steps : int or float
-        In epochs; in updates if stepped once an update: how long the divisor takes to grow by
-        ``decay_rate``.
+        In epochs; in updates if stepped once an update: how long a growth by ``decay_rate`` takes.
     decay_rate : float
         What the divisor grows by: :math:`r`, 0 or more. With 1 the rate is a half, a third, a
         quarter of the first one after 1, 2 and 3 times ``decay_steps``.
     staircase : bool
         Whether :math:`t / \text{decay\_steps}` is rounded down, so that the rate changes in steps.
-    last_epoch : int
-        The epoch to begin at.
     eta_min, eta_min_ratio : float, sequence or mapping of float; float, optional
-        Lower bound, at most the base rate: as a rate, or as a share of each base rate in [0, 1].
+        Lower bound of the fall, at most the base rate: as a rate, or as a share of it in [0, 1].
 
     Examples
     --------
     >>> import brainsched
-    >>> scheduler = brainsched.InverseTimeDecayLR(base_lr=1.0, decay_steps=10)
-    >>> scheduler.lr_at([0, 10, 30, 70]).ravel().tolist()
+    >>> brainsched.InverseTimeDecayLR(1.0, decay_steps=10).lr_at([0, 10, 30, 70]).ravel().tolist()
     [1.0, 0.5, 0.25, 0.125]
 
     References

@@ -1,13 +1,32 @@
 """Rates that follow a function of the user's."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import ModuleType
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
 
 from brainsched import checks
 from brainsched.core.scheduler import LRScheduler
 from brainsched.schedules import schedule_checks
-from brainsched.schedules.user_function import Multiplier, evaluate
 from brainsched.types import BaseLRs, Epochs, LRs, Rates
+
+Multiplier = Callable[[Any], Any]
+
+
+def evaluate(name: str, function: Multiplier, counts: Epochs) -> Epochs:
+    """Return what a user's function of one number gives for each of ``counts``.
+
+    JAX evaluates it on the host, too: its author writes for one number, and for compiled code.
+    """
+
+    def result(count: jax.Array) -> jax.Array:
+        value = jnp.asarray(function(count))
+        return jnp.asarray(checks.rate(f"the result of {name}", value), np.float64)
+
+    return jax.vmap(result)(jnp.asarray(counts).ravel()).reshape(counts.shape)
 
 
 class LambdaLR(LRScheduler):
@@ -19,14 +38,12 @@ class LambdaLR(LRScheduler):
 
     Parameters
     ----------
-    base_lr : float or sequence of float
-        The rate at multiplier 1, of every param group or one for each.
+    base_lr, last_epoch : float, sequence or mapping of float; int
+        The base rate of every param group, or one for each; the epoch to begin at.
     lr_lambda : callable, or sequence of callable
         From the epoch, a float64 scalar, to the multiplier: one function for all param groups,
         or one for each. JAX traces it, on the host too: ``jnp.where`` instead of ``if``, and
         ``epoch.astype(int)`` for an index. On the host a negative multiplier raises.
-    last_epoch : int
-        The epoch to begin at.
 
     Examples
     --------

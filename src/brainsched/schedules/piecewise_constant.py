@@ -3,13 +3,12 @@
 import warnings
 from collections.abc import Sequence
 from types import ModuleType
-from typing import Self
+from typing import Any, Self
 
 import jax
 import numpy as np
 
 from brainsched import checks
-from brainsched.core.evaluation import Bases
 from brainsched.core.scheduler import LRScheduler
 from brainsched.schedules.lengths import boundaries as checked_boundaries
 from brainsched.schedules.lengths import reached
@@ -17,7 +16,33 @@ from brainsched.schedules.search import Search
 from brainsched.types import Array, BaseLRs, Epochs, LRs, Rates
 
 
-class PiecewiseConstantSchedule(LRScheduler):
+class PiecewiseSchedule(LRScheduler):
+    """What piecewise schedules share: ``values``, with one column or one for each param group."""
+
+    values: Any
+    _more: int  # how many more values there are than boundaries
+    _cure: str
+
+    def __init__(self, base_lr: Rates, last_epoch: int) -> None:
+        table = checks.table("values", self.values, len(self._boundaries), more=self._more)
+        self.max_groups = table.shape[1] if table.ndim == 2 else None
+        self._multipliers = table if table.ndim == 2 else table[:, None]
+        super().__init__(base_lr, last_epoch)
+        base_lrs = self._bases.first(self._bases.known)
+        if any(isinstance(leaf, jax.Array) for leaf in [table, *base_lrs]):
+            return
+        largest = np.float32(np.max(table))
+        # Rates given twice: the base rate would count twice.
+        if largest not in (0, 1) and largest == np.float32(max(base_lrs)):
+            warnings.warn(
+                f"The largest of values, which are multipliers of base_lr, equals base_lr. If "
+                f"values are rates, use {self._cure}.",
+                UserWarning,
+                stacklevel=4,
+            )
+
+
+class PiecewiseConstantSchedule(PiecewiseSchedule):
     r"""A rate that is constant within each stage of the training.
 
     .. math::
@@ -28,8 +53,8 @@ class PiecewiseConstantSchedule(LRScheduler):
 
     Parameters
     ----------
-    base_lr : float or sequence of float
-        The rate at multiplier 1, of every param group or one for each.
+    base_lr, last_epoch : float, sequence or mapping of float; int
+        The base rate of every param group, or one for each; the epoch to begin at.
     boundaries : sequence of int or float, optional
         The epochs at which a new stage begins, ascending. Default: ``[1000, 2000]``.
     values : sequence of float, or of rows of float, optional
@@ -37,14 +62,11 @@ class PiecewiseConstantSchedule(LRScheduler):
         stage and a column for each param group, every group follows stages of its own. 0.0
         freezes a group's parameters; an adaptive optimizer still gathers its moments. Default:
         ``[1.0, 0.1, 0.01]``.
-    last_epoch : int
-        The epoch to begin at.
 
     Notes
     -----
-    ``values`` are multipliers, as braintools documented its class of this name up to version
-    0.1.10. What was written for its code, which takes them for rates, is :meth:`from_rates` here.
-    ``base_lr`` and ``values`` may be traced or device arrays.
+    ``values`` are multipliers, as braintools documented its class up to version 0.1.10. Its code
+    takes rates: see :meth:`from_rates`. ``base_lr`` and ``values`` may be traced or device arrays.
 
     Examples
     --------
@@ -54,6 +76,9 @@ class PiecewiseConstantSchedule(LRScheduler):
     >>> scheduler.lr_at([29, 30, 59, 60]).ravel().tolist()
     [0.5, 0.25, 0.25, 0.125]
     """
+
+    _more = 1
+    _cure = "from_rates(boundaries, rates)"
 
     def __init__(
         self,
@@ -66,11 +91,7 @@ class PiecewiseConstantSchedule(LRScheduler):
         self.values = [1.0, 0.1, 0.01] if values is None else values
         self._boundaries = checked_boundaries("boundaries", self.boundaries)
         self._stages = Search(reached(self._boundaries))
-        table = checks.table("values", self.values, len(self._boundaries), more=1)
-        self.max_groups = table.shape[1] if table.ndim == 2 else None
-        self._multipliers = table if table.ndim == 2 else table[:, None]
         super().__init__(base_lr, last_epoch)
-        warn_of_base_rates(self._multipliers, self._bases, "from_rates(boundaries, rates)")
 
     @classmethod
     def from_rates(
@@ -79,16 +100,9 @@ class PiecewiseConstantSchedule(LRScheduler):
         rates: Sequence[float] | Sequence[Sequence[float]] | Array,
         last_epoch: int = 0,
     ) -> Self:
-        """Build the schedule from its rates, instead of a base rate and multipliers.
+        """Build the schedule from the rate of each stage: ``values`` with a base rate of 1.
 
-        Parameters
-        ----------
-        boundaries : sequence of int or float
-            The epochs at which a new stage begins, ascending.
-        rates : sequence of float, or of rows of float
-            The rate of each stage, as ``values`` with a base rate of 1.
-        last_epoch : int
-            The epoch to begin at.
+        ``rates`` may have a column for each param group, as ``values`` may.
 
         Examples
         --------
@@ -107,18 +121,3 @@ class PiecewiseConstantSchedule(LRScheduler):
         stage = self._stages(epoch[..., 0], xp)
         multipliers = xp.asarray(self._multipliers).take(stage, axis=0, mode="clip")
         return base_lrs * multipliers[..., : len(base_lrs)]
-
-
-def warn_of_base_rates(multipliers: Array, bases: Bases, cure: str) -> None:
-    """Warn if the largest multiplier is the largest base rate, and not 1: it would count twice."""
-    base_lrs = bases.first(bases.known)
-    if any(isinstance(leaf, jax.Array) for leaf in [multipliers, *base_lrs]):
-        return
-    largest = np.float32(np.max(multipliers))
-    if largest not in (0, 1) and largest == np.float32(max(base_lrs)):
-        warnings.warn(
-            f"The largest of values, which are multipliers of base_lr, equals base_lr. If values "
-            f"are rates, use {cure}.",
-            UserWarning,
-            stacklevel=4,
-        )

@@ -5,16 +5,14 @@ from types import ModuleType
 
 import numpy as np
 
-from brainsched import checks
-from brainsched.core.scheduler import LRScheduler
 from brainsched.schedules import lengths
 from brainsched.schedules.curves import Progress, between
-from brainsched.schedules.piecewise_constant import warn_of_base_rates
+from brainsched.schedules.piecewise_constant import PiecewiseSchedule
 from brainsched.schedules.search import Search
 from brainsched.types import Array, BaseLRs, Epochs, LRs, Rates
 
 
-class PiecewiseLinearSchedule(LRScheduler):
+class PiecewiseLinearSchedule(PiecewiseSchedule):
     r"""A rate that goes in straight lines from one epoch to the next of a list.
 
     .. math::
@@ -26,15 +24,13 @@ class PiecewiseLinearSchedule(LRScheduler):
 
     Parameters
     ----------
-    base_lr : float or sequence of float
-        The rate at multiplier 1, of every param group or one for each.
+    base_lr, last_epoch : float, sequence or mapping of float; int
+        The base rate of every param group, or one for each; the epoch to begin at.
     boundaries : sequence of int or float
         The epochs :math:`b` that the lines join, ascending: one at least.
     values : sequence of float, or of rows of float
         The multiplier :math:`v` at each of ``boundaries``: as many as there are. With a row for
         each and a column for each param group, every group follows lines of its own.
-    last_epoch : int
-        The epoch to begin at.
 
     Examples
     --------
@@ -50,6 +46,9 @@ class PiecewiseLinearSchedule(LRScheduler):
     2018. ``optax.piecewise_interpolate_schedule('linear', ...)``, which multiplies its factors up.
     """
 
+    _more = 0
+    _cure = "base_lr=1.0"
+
     def __init__(
         self,
         base_lr: Rates,
@@ -63,9 +62,6 @@ class PiecewiseLinearSchedule(LRScheduler):
         knots = np.asarray(self._boundaries, np.float64)
         if not len(knots):
             raise ValueError("boundaries must have at least one epoch, got an empty sequence")
-        table = checks.table("values", values, len(knots), more=0)
-        self.max_groups = table.shape[1] if table.ndim == 2 else None
-        self._multipliers = table if table.ndim == 2 else table[:, None]
         self._reached = Search(knots)
         # Before the first knot and after the last one there is a line of length 0 at the knot.
         self._starts = np.concatenate([knots[:1], knots])
@@ -73,7 +69,6 @@ class PiecewiseLinearSchedule(LRScheduler):
         spans = self._ends - self._starts
         self._per_epoch = np.divide(1, spans, out=np.zeros_like(spans), where=spans > 0)
         super().__init__(base_lr, last_epoch)
-        warn_of_base_rates(self._multipliers, self._bases, "base_lr=1.0")
 
     def formula(self, epoch: Epochs, base_lrs: BaseLRs, xp: ModuleType) -> LRs:
         """Find the line and go along it; see :meth:`LRScheduler.formula`."""

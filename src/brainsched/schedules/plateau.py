@@ -23,10 +23,7 @@ _LEFT_OUT: Any = object()
 
 
 class _OfEpochAndReductions(Evaluation):
-    """Rates at the last two scalars of a position, which a formula gets one above the other.
-
-    On the host nothing is calculated ahead, since the number of reductions is not known.
-    """
+    """Rates at an epoch and a number of reductions, the last two scalars; none calculated ahead."""
 
     def __call__(self, move: Move, *position: Array) -> tuple[tuple[Array, ...], list[Array]]:
         if not self.on_host or any(type(scalar) is not np.ndarray for scalar in position):
@@ -55,32 +52,24 @@ class ReduceLROnPlateau(FallingLR):
 
     with the rate of ``scheduler``, or without one the base rate. The rate is reduced when the
     metric has not improved for more than ``patience`` observations. To improve is to be better
-    than ``best`` by ``threshold * |best|``, or by ``threshold`` in threshold mode ``'abs'``: below
-    it in mode ``'min'``, above it in ``'max'``.
+    than ``best`` by ``threshold * |best|``, or by ``threshold`` in threshold mode ``'abs'``.
 
     Parameters
     ----------
-    base_lr : float or sequence of float
-        The first rate, of every param group or one for each.
+    base_lr, last_epoch : float, sequence or mapping of float; int
+        The base rate of every param group, or one for each; the epoch to begin at.
     mode : {'min', 'max'}
         Whether a lower or a higher metric is better.
     factor : float
         The factor of each reduction, in (0, 1).
-    patience : int
-        How many observations without an improvement are tolerated.
-    threshold : float
+    patience, cooldown : int
+        Number of observations without an improvement to tolerate, and to ignore after a reduction.
+    threshold, threshold_mode : float, {'rel', 'abs'}
         How much better is an improvement; with ``'min'`` and ``'rel'`` below 1.
-    threshold_mode : {'rel', 'abs'}
-        Whether ``threshold`` is a share of the best metric, or in its unit.
-    cooldown : int
-        Number of observations to ignore the metric after a reduction.
-    min_lr : float, sequence of float, or mapping from str to float
-        Lower bound of a reduced rate, of every param group or one for each: at most its base
-        rate. The plan below it, in its warm-up, is not lifted.
+    min_lr : float, sequence or mapping of float
+        Lower bound of a reduced rate, at most the base rate. A warm-up below it is not lifted.
     eps : float
         A reduction by less than this is not made, and none after it.
-    last_epoch : int
-        The epoch to begin at.
     scheduler : LRScheduler, optional
         The plan that is reduced, such as a warm-up, with the base rates. Step it through this
         scheduler: ``step()`` once an epoch or update, and ``observe(metric)`` when there is one.
@@ -88,8 +77,7 @@ class ReduceLROnPlateau(FallingLR):
     Attributes
     ----------
     best, num_bad_epochs, cooldown_counter, reductions : brainstate.State
-        The best metric so far, and the observations without an improvement, those of cooldown
-        left and the reductions so far.
+        The best metric, observations without an improvement and left to ignore, and reductions.
 
     Notes
     -----
@@ -136,9 +124,8 @@ class ReduceLROnPlateau(FallingLR):
         self.factor = schedule_checks.within("factor", factor, "(0, 1)")
         self.patience = schedule_checks.count("patience", patience, least=0)
         self.threshold = checks.number("threshold", threshold)
-        self.threshold_mode = schedule_checks.one_of(
-            "threshold_mode", threshold_mode, ["rel", "abs"]
-        )
+        modes = ["rel", "abs"]
+        self.threshold_mode = schedule_checks.one_of("threshold_mode", threshold_mode, modes)
         if mode == "min" and threshold_mode == "rel" and self.threshold >= 1:
             raise ValueError(f"threshold must be below 1 in modes 'min' and 'rel', got {threshold}")
         self.cooldown = schedule_checks.count("cooldown", cooldown, least=0)
@@ -171,9 +158,8 @@ class ReduceLROnPlateau(FallingLR):
 
     def formula(self, epoch: Epochs, base_lrs: Any, xp: ModuleType) -> BaseLRs:
         """Reduce the plan; ``epoch`` has the epoch above the number of reductions."""
-        plan = (
-            base_lrs if self.scheduler is None else self.scheduler.formula(epoch[0], base_lrs, xp)
-        )
+        scheduler = self.scheduler
+        plan = base_lrs if scheduler is None else scheduler.formula(epoch[0], base_lrs, xp)
         base_lrs = jax.tree.leaves(base_lrs)[0]
         floors = self._floor(base_lrs, xp)
         # A rate that is lower than this is not reduced any more, by the two limits.
@@ -181,18 +167,15 @@ class ReduceLROnPlateau(FallingLR):
         share = lowest / xp.where(base_lrs > 0, base_lrs, np.finfo(np.float64).tiny)
         estimate = xp.log(xp.maximum(share, np.finfo(np.float64).tiny)) / math.log(self.factor)
         estimate = xp.minimum(xp.maximum(xp.floor(estimate), 1), self._powers.last).astype(int)
-        reducible = [
-            base_lrs * self._powers(estimate + offset, xp) >= lowest for offset in (-1, 0, 1)
-        ]
         # The logarithm may be off by one; the powers themselves decide.
-        times = xp.minimum(
-            epoch[1].astype(int), estimate - 1 + sum(found.astype(int) for found in reducible)
+        reducible = sum(
+            (base_lrs * self._powers(estimate + offset, xp) >= lowest).astype(int)
+            for offset in (-1, 0, 1)
         )
+        times = xp.minimum(epoch[1].astype(int), estimate - 1 + reducible)
         return xp.maximum(plan * self._powers(times, xp), xp.minimum(floors, plan))
 
-    def step(  # type: ignore[override]
-        self, metric: Any = _LEFT_OUT, epoch: Any = None
-    ) -> None:
+    def step(self, metric: Any = _LEFT_OUT, epoch: Any = None) -> None:  # type: ignore[override]
         """Go to the next epoch, or to ``epoch``; judge ``metric``, a scalar, if there is one."""
         now: Any = self.last_epoch.value if epoch is None else checks.epoch("epoch", epoch)
         if metric is not _LEFT_OUT:
@@ -216,15 +199,11 @@ class ReduceLROnPlateau(FallingLR):
         *memory, reductions = (getattr(self, name).value for name in self._memory)
         position, rates = self._evaluation(move, metric, *memory, now, reductions)
         self._apply(rates)
-        for name, value in zip(
-            (*self._memory[:-1], "last_epoch", "reductions"), position, strict=True
-        ):
+        for name, value in zip((*self._memory[:-1], *self._position_names), position, strict=True):
             getattr(self, name).value = value
 
-    def _next(
-        self, xp: ModuleType, metric: Array, best: Array, bad: Array, rest: Array, *position: Array
-    ) -> tuple[Array, ...]:
-        return self._jump(xp, metric, best, bad, rest, *_advance(xp, *position))
+    def _next(self, xp: ModuleType, *state: Array) -> tuple[Array, ...]:
+        return self._jump(xp, *state[:4], *_advance(xp, *state[4:]))
 
     def _jump(
         self, xp: ModuleType, metric: Array, best: Array, bad: Array, rest: Array, *position: Array
@@ -232,7 +211,10 @@ class ReduceLROnPlateau(FallingLR):
         """Return the memory and the position after ``metric``."""
         now, reductions = position
         cooling = rest > 0
-        better = self._is_better(metric, best, xp)
+        margin = self.threshold
+        if self.threshold_mode == "rel":  # of an infinite one, which there is at first, nothing
+            margin = margin * xp.where(xp.isfinite(best), xp.abs(best), 0)
+        better = metric < best - margin if self.mode == "min" else metric > best + margin
         bad = xp.where(cooling, bad, xp.where(better, 0, bad + 1))
         best = xp.where(better & ~cooling, metric, best)
         reduce = ~cooling & (bad > self.patience)
@@ -244,20 +226,12 @@ class ReduceLROnPlateau(FallingLR):
             xp.where(reduce, reductions + 1, reductions),
         )
 
-    def _is_better(self, metric: Array, best: Array, xp: ModuleType) -> Array:
-        margin = self.threshold
-        if self.threshold_mode == "rel":  # of an infinite one, which there is at first, nothing
-            margin = margin * xp.where(xp.isfinite(best), xp.abs(best), 0)
-        return metric < best - margin if self.mode == "min" else metric > best + margin
-
     def _require_pure(self, what: str, cure: str = "") -> None:
+        cure = cure or ": give the plan to it, as ReduceLROnPlateau(scheduler=plan)"
         raise TypeError(
             f"{what} needs a rate that is a function of the epoch, and that of ReduceLROnPlateau "
-            f"depends on the metrics of the run{cure or _CURE}"
+            f"depends on the metrics of the run{cure}"
         )
-
-
-_CURE = ": give the plan to it, as ReduceLROnPlateau(scheduler=plan)"
 
 
 def _advance(xp: ModuleType, epoch: Array, reductions: Array) -> tuple[Array, Array]:

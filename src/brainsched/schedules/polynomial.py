@@ -24,16 +24,14 @@ class PolynomialLR(FallingLR):
 
     Parameters
     ----------
-    base_lr : float or sequence of float
-        The first rate, of every param group or one for each.
+    base_lr, last_epoch : float, sequence or mapping of float; int
+        The base rate of every param group, or one for each; the epoch to begin at.
     total_iters : int or float
         The epoch from which the rate is ``eta_min``: :math:`T`.
     power : float
         The power :math:`p`, above 0: 1 for a straight line.
-    last_epoch : int
-        The epoch to begin at.
     eta_min, eta_min_ratio : float, sequence or mapping of float; float, optional
-        The last rate, at most the base rate: as a rate, or as a share of each base rate in [0, 1].
+        Lower bound of the fall, at most the base rate: as a rate, or as a share of it in [0, 1].
 
     Examples
     --------
@@ -77,14 +75,12 @@ class LinearLR(LRScheduler):
 
     Parameters
     ----------
-    base_lr : float or sequence of float
-        The rate at multiplier 1, of every param group or one for each.
+    base_lr, last_epoch : float, sequence or mapping of float; int
+        The base rate of every param group, or one for each; the epoch to begin at.
     start_factor, end_factor : float
         The first multiplier :math:`s`, and the last :math:`e`, in [0, 1].
     total_iters : int or float
         The epoch from which the multiplier is ``end_factor``: :math:`T`. 0: from the first.
-    last_epoch : int
-        The epoch to begin at.
 
     Examples
     --------

@@ -11,16 +11,11 @@ DEPTH = 3
 
 
 class Search:
-    """Counts how many boundaries, which ascend, are at or before an epoch.
+    """Counts how many of its boundaries, which ascend, are at or before an epoch.
 
     In compiled code it is a search tree of three levels, however many boundaries there are: the
     same small program for 3 and for 10,000 of them, and without a loop. (``jnp.searchsorted`` is a
     loop, which a compiled training loop on a CPU stops for, or a program that grows: benchmarks/.)
-
-    Parameters
-    ----------
-    boundaries : array of shape ``(boundaries,)``
-        In ascending order.
     """
 
     def __init__(self, boundaries: Float[np.ndarray, " boundaries"]) -> None:

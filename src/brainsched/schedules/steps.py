@@ -21,22 +21,19 @@ class StepLR(FallingLR):
 
     Parameters
     ----------
-    base_lr : float or sequence of float
-        The first rate, of every param group or one for each.
+    base_lr, last_epoch : float, sequence or mapping of float; int
+        The base rate of every param group, or one for each; the epoch to begin at.
     step_size : int or float
         How many epochs a rate holds.
     gamma : float
         The factor of each fall, in (0, 1].
-    last_epoch : int
-        The epoch to begin at.
     eta_min, eta_min_ratio : float, sequence or mapping of float; float, optional
-        Lower bound, at most the base rate: as a rate, or as a share of each base rate in [0, 1].
+        Lower bound of the fall, at most the base rate: as a rate, or as a share of it in [0, 1].
 
     Examples
     --------
     >>> import brainsched
-    >>> scheduler = brainsched.StepLR(base_lr=0.5, step_size=30, gamma=0.5)
-    >>> scheduler.lr_at([0, 29, 30, 60]).ravel().tolist()
+    >>> brainsched.StepLR(0.5, step_size=30, gamma=0.5).lr_at([0, 29, 30, 60]).ravel().tolist()
     [0.5, 0.5, 0.25, 0.125]
 
     References
@@ -75,16 +72,14 @@ class MultiStepLR(FallingLR):
 
     Parameters
     ----------
-    base_lr : float or sequence of float
-        The first rate, of every param group or one for each.
+    base_lr, last_epoch : float, sequence or mapping of float; int
+        The base rate of every param group, or one for each; the epoch to begin at.
     milestones : sequence of int or float
         The epochs at which the rate falls, ascending.
     gamma : float
         The factor of each fall, in (0, 1].
-    last_epoch : int
-        The epoch to begin at.
     eta_min, eta_min_ratio : float, sequence or mapping of float; float, optional
-        Lower bound, at most the base rate: as a rate, or as a share of each base rate in [0, 1].
+        Lower bound of the fall, at most the base rate: as a rate, or as a share of it in [0, 1].
 
     Examples
     --------
@@ -133,20 +128,15 @@ class ConstantLR(LRScheduler):
 
     Parameters
     ----------
-    base_lr : float or sequence of float
-        The last rate, of every param group or one for each.
-    factor : float
-        The first multiplier, in [0, 1].
-    total_iters : int or float
-        The epoch from which the multiplier is 1.
-    last_epoch : int
-        The epoch to begin at.
+    base_lr, last_epoch : float, sequence or mapping of float; int
+        The base rate of every param group, or one for each; the epoch to begin at.
+    factor, total_iters : float, int or float
+        The first multiplier, in [0, 1], and the epoch from which it is 1.
 
     Examples
     --------
     >>> import brainsched
-    >>> scheduler = brainsched.ConstantLR(base_lr=0.5, factor=0.5, total_iters=2)
-    >>> scheduler.lr_at(range(4)).ravel().tolist()
+    >>> brainsched.ConstantLR(0.5, factor=0.5, total_iters=2).lr_at(range(4)).ravel().tolist()
     [0.25, 0.25, 0.5, 0.5]
 
     References

@@ -23,16 +23,16 @@ class ValueSchedule:
         v_t = v_0 + (v_1 - v_0) \, \eta_t
 
     with the rate :math:`\eta_t` of a schedule whose ``base_lr`` is 1.0: it is a share here. It
-    has no position: whoever calls it says the epoch, or the count, in compiled code too. So it is
-    an ``optax.Schedule``, and ``value(scheduler.last_epoch.value)`` in a model of brainstate.
+    has no position. Call it with an epoch or a count, in compiled code too: as an
+    ``optax.Schedule``, or as ``value(scheduler.last_epoch.value)`` in a model of brainstate.
 
     Parameters
     ----------
     schedule : LRScheduler
         What gives the share, for one param group. Its position is ignored.
     at_zero, at_one : float
-        The value where the rate is 0, :math:`v_0`, and where it is 1, :math:`v_1`: of either sign
-        and in either order. Scalar arrays, traced or not, serve too.
+        The values at rates 0 and 1, :math:`v_0` and :math:`v_1`: of either sign and in either
+        order. Scalar arrays, traced or not, serve too.
 
     Examples
     --------
@@ -67,21 +67,21 @@ class ValueSchedule:
                     f"from at_zero to at_one, got {base!r}"
                 )
         for name in ("at_zero", "at_one"):
-            object.__setattr__(self, name, _number(name, getattr(self, name)))
+            value = getattr(self, name)
+            if isinstance(value, jax.Array):
+                checks.rate(name, value)
+                continue
+            number = float(checks.real(name, value))
+            if not abs(number) <= checks.LARGEST_RATE:  # nor is NaN
+                raise ValueError(f"{name} must be a finite float32, got {value!r}")
+            object.__setattr__(self, name, number)
 
     def __call__(self, epoch: Any) -> Float[Array, "*epoch"]:
         """Return the value at any epoch, or at many.
 
-        Parameters
-        ----------
-        epoch : int or float, or sequence or array of them
-            As in :meth:`LRScheduler.lr_at`; but below 0 it always counts as 0, since
-            ``optax.join_schedules`` asks all its parts for every count.
-
-        Returns
-        -------
-        array of the shape of ``epoch``
-            In the dtype of a rate: a NumPy array for an epoch and values on the host.
+        An epoch is as in :meth:`LRScheduler.lr_at`; but below 0 it always counts as 0, since
+        ``optax.join_schedules`` asks all its parts for every count. The values have the shape of
+        ``epoch`` and the dtype of a rate, and are a NumPy array if all that is on the host.
         """
         dtype = rate_dtype()
         if not isinstance(epoch, jax.Array):
@@ -100,13 +100,3 @@ class ValueSchedule:
     def __repr__(self) -> str:
         schedule = configuring.call(self.schedule)
         return f"ValueSchedule({schedule}, at_zero={self.at_zero}, at_one={self.at_one})"
-
-
-def _number(name: str, value: Any) -> float | jax.Array:
-    """Return a number of either sign: a float, or the scalar JAX array that was given."""
-    if isinstance(value, jax.Array):
-        return checks.rate(name, value)
-    number = float(checks.real(name, value))
-    if not abs(number) <= checks.LARGEST_RATE:  # nor is NaN
-        raise ValueError(f"{name} must be a finite float32, got {value!r}")
-    return number

@@ -20,21 +20,18 @@ class WarmupScheduler(LRScheduler):
 
     Parameters
     ----------
-    base_lr : float or sequence of float
-        The last rate, of every param group or one for each.
+    base_lr, last_epoch : float, sequence or mapping of float; int
+        The base rate of every param group, or one for each; the epoch to begin at.
     warmup_epochs : int or float
         The epoch at which the rate reaches the base rate: :math:`W`. 0: at the first.
-    warmup_start_lr : float, sequence of float, or mapping from str to float
+    warmup_start_lr : float, sequence or mapping of float
         The first rate, of every param group or one for each. With 0, stepped once an epoch, the
         whole first epoch trains at rate 0: count updates, with :class:`PerUpdate`.
-    last_epoch : int
-        The epoch to begin at.
 
     Examples
     --------
     >>> import brainsched
-    >>> scheduler = brainsched.WarmupScheduler(base_lr=0.5, warmup_epochs=4)
-    >>> scheduler.lr_at(range(6)).ravel().tolist()
+    >>> brainsched.WarmupScheduler(0.5, warmup_epochs=4).lr_at(range(6)).ravel().tolist()
     [0.0, 0.125, 0.25, 0.375, 0.5, 0.5]
 
     References
@@ -70,28 +67,24 @@ class WSD(FallingLR):
 
     Parameters
     ----------
-    base_lr : float or sequence of float
-        The highest rate, of every param group or one for each.
+    base_lr, last_epoch : float, sequence or mapping of float; int
+        The base rate of every param group, or one for each; the epoch to begin at.
     warmup_steps, stay_steps, decay_steps : int or float
         In epochs; in updates if stepped once an update: how long the rate rises, stays and falls,
         :math:`W`, :math:`S` and :math:`D`. Only the last must be above 0.
-    warmup_start_lr : float, sequence of float, or mapping from str to float
-        The first rate, of every param group or one for each.
-    eta_min : float, sequence of float, or mapping from str to float
-        The last rate, of every param group or one for each: at most its base rate.
+    warmup_start_lr : float, sequence or mapping of float
+        The first rate: see :class:`WarmupScheduler`.
+    eta_min, eta_min_ratio : float, sequence or mapping of float; float, optional
+        Lower bound of the fall, at most the base rate: as a rate, or as a share of it in [0, 1].
     decay_strategy : {'linear', 'cos', 'sqrt', 'exponential', 'polynomial'}
         How the rate falls: with a share :math:`x` of the decay behind it, the base rate has the
         weight :math:`1 - x`, :math:`\frac{1}{2} (1 + \cos \pi x)`, :math:`1 - \sqrt{x}` or
         :math:`(1 - x)^\text{power}`, and ``eta_min`` the rest; or, by a constant factor, the rate
         is :math:`\eta_\text{base}^{1 - x} \eta_\text{min}^x`, with ``eta_min`` above 0.
-    last_epoch : int
-        The epoch to begin at.
     cycles : int
         How often the rate rises, stays and falls: 1 or more.
     power : float
         The power of ``'polynomial'``, above 0.
-    eta_min_ratio : float, optional
-        ``eta_min`` as a share of each group's base rate, in [0, 1], instead of it.
 
     Examples
     --------

