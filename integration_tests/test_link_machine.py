@@ -307,7 +307,7 @@ class Links(RuleBasedStateMachine):
                 np.testing.assert_allclose(shown, self.model_of(follower).rates(), 1e-6, 1e-9)
                 assert optimizer.lr.optimizer is optimizer
             else:
-                shown = [float(optimizer.current_lr)]
+                shown = [float(np.float32(optimizer.current_lr))]
             for step in (follower.step, *follower.programs):
                 twice = 2 if step is follower.programs[2] else 1
                 moved = np.array(follower.moved(step)) / twice

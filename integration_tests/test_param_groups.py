@@ -57,7 +57,7 @@ class Training:
         optimizer = self.optimizer
         shown = [float(group["lr"].value) for group in optimizer.param_groups]
         assert [float(rate) for rate in optimizer.lr.current_lrs.value] == shown
-        assert float(optimizer.current_lr) == shown[0]
+        assert np.float32(optimizer.current_lr) == np.float32(shown[0])
         return shown
 
 

@@ -217,7 +217,7 @@ class Evaluation:
         try:
             with np.errstate(all="ignore"):  # these epochs may never come
                 rates = np.array(self._rounded(epochs, np))
-        except (ArithmeticError, LookupError, TypeError, ValueError):
+        except (ArithmeticError, AssertionError, LookupError, RuntimeError, TypeError, ValueError):
             rates = np.array(self._rounded(epochs[:1], np))
         self._require_rates(rates[:1], epochs[:1])
         right = checks.are_rates(rates).all(axis=-1)

@@ -159,13 +159,10 @@ class LRScheduler(Schedule, Checkpointed, Copied, Node, braintools.optim.LRSched
             self._current_lrs.value = Rates(rates, applied.link)
 
     def _warn_that_it_was_replaced(self) -> None:
-        warnings.warn(
-            f"this {type(self).__name__} drives no optimizer any more: {self._replaced_by} was "
-            f"attached instead",
-            UserWarning,
-            stacklevel=3,
-        )
-        self.__dict__["_replaced_by"] = None
+        name, successor = type(self).__name__, self._replaced_by
+        self.__dict__["_replaced_by"] = None  # first, as the warning may be an error
+        message = f"this {name} drives no optimizer any more: {successor} was attached instead"
+        warnings.warn(message, UserWarning, stacklevel=3)
 
     def step_epoch(self) -> None:
         """Go to the next epoch: the same as :meth:`step` without an argument."""
@@ -281,9 +278,11 @@ class LRScheduler(Schedule, Checkpointed, Copied, Node, braintools.optim.LRSched
 
     def _have_groups(self, having: tuple[Evaluation, Bases, Rates]) -> None:
         """Adopt what :meth:`_with_groups` returned."""
-        evaluation, bases, rates = having
-        self.__dict__.update(_evaluation=evaluation, _bases=bases)
-        self._current_lrs.restructure(rates)
+        restored = self.has_restored_rates
+        self.__dict__.update(_evaluation=having[0], _bases=having[1])
+        self._current_lrs.restructure(having[2])
+        if restored:
+            self.__dict__["_restored"] = self._current_lrs.content
 
     @property
     def _position(self) -> list[Array]:

@@ -14,14 +14,16 @@ from brainstate import State
 from braintools.optim import OptaxOptimizer
 
 from brainsched.link import upstream
+from brainsched.link.group import given_rate
 from brainsched.link.optimizer import (
     added_groups,
     first_group,
-    given_rate,
     make_scheduled,
+    own_tx_again,
     plain_class,
+    require_original,
     require_own_tx,
-    transformation,
+    scheduled_class,
     warn_unless_read,
 )
 from brainsched.link.rates import Rates, RatesState
@@ -55,6 +57,7 @@ def attach(scheduler: Drives, optimizer: OptaxOptimizer) -> None:
             f"brainsched.from_config(scheduler.config)"
         )
     upstream.require_outside_a_trace(scheduler.last_epoch, optimizer.step_count)
+    require_original(optimizer)
     groups = optimizer.param_groups
     having = scheduler._with_groups([given_rate(group) for group in groups] or [None])
     former, added = optimizer.lr_scheduler, []
@@ -62,9 +65,11 @@ def attach(scheduler: Drives, optimizer: OptaxOptimizer) -> None:
     if former is not scheduler:
         require_own_tx(optimizer)  # a tx= of the user's goes on reading the former one's State
     if built_plain:
+        tx = own_tx_again(optimizer)
         added = added_groups(optimizer)
     if groups:
         warn_unless_read(optimizer, groups[0]["params"], stacklevel=4)
+    scheduled = scheduled_class(optimizer)
     # All is checked: from here on nothing raises.
     if built_plain:
         upstream.stand_aside(optimizer, Rates)
@@ -74,9 +79,9 @@ def attach(scheduler: Drives, optimizer: OptaxOptimizer) -> None:
         scheduler._current_lrs.restructure(Rates())
         scheduler.__dict__["_current_lrs"] = shared
     upstream.follow(optimizer, scheduler, upstream.first_rate(optimizer))
-    make_scheduled(optimizer)
+    make_scheduled(optimizer, scheduled)
     if built_plain:
-        optimizer.tx = transformation(optimizer, 0)
+        optimizer.tx = tx
         groups[:1] = [first_group(optimizer)] if groups else []
         for group, (entry, moments) in enumerate(added, start=1):
             groups[group], optimizer.param_groups_opt_states[group - 1] = entry, moments

@@ -12,34 +12,7 @@ from braintools.optim import OptaxOptimizer, OptimState
 
 from brainsched import checks
 from brainsched.link import optimizer_state, upstream
-
-
-@jax.tree_util.register_pytree_with_keys_class
-class ScheduledGroup(dict[str, Any]):
-    """A param group in which ``group['lr'] = x`` sets the applied rate, as in PyTorch.
-
-    ``given`` is the ``lr=`` that it was added with, or None.
-    """
-
-    def __init__(self, content: Mapping[str, Any], given: Any) -> None:
-        super().__init__(content)
-        self.given = given
-
-    def __setitem__(self, key: str, value: Any) -> None:
-        if key == "lr":
-            self["lr"].value = value
-        else:
-            super().__setitem__(key, value)
-
-    def tree_flatten_with_keys(self) -> tuple[list[tuple[Any, Any]], tuple[str, ...]]:
-        """Flatten like a dict."""
-        keys = tuple(sorted(self))
-        return [(jax.tree_util.DictKey(key), self[key]) for key in keys], keys
-
-    @classmethod
-    def tree_unflatten(cls, keys: tuple[str, ...], values: Any) -> dict[str, Any]:
-        """Return a plain dict: what JAX makes from a group is not a group."""
-        return dict(zip(keys, values, strict=True))
+from brainsched.link.group import ScheduledGroup, check_params, given_rate
 
 
 class ScheduledOptimizer(OptaxOptimizer):
@@ -80,6 +53,7 @@ class ScheduledOptimizer(OptaxOptimizer):
         scheduler = self.lr_scheduler
         group = len(self.param_groups)
         upstream.require_outside_a_trace(scheduler.last_epoch, self.step_count)
+        require_original(self)
         if self.opt_state is None:
             raise ValueError("register_trainable_weights must be called before add_param_group")
         check_params(self, params)
@@ -102,9 +76,11 @@ class ScheduledOptimizer(OptaxOptimizer):
 
     def step(self, *args: Any, **kwargs: Any) -> Any:
         """Take a step."""
-        if self.lr_scheduler.optimizer is not self:
-            self._refuse_to_be_copied()
-        if len(self.param_groups) > 1:  # braintools silently skips a group without gradients
+        require_original(self)
+        takes_gradients = self._plain.step is OptaxOptimizer.step
+        if (
+            takes_gradients and len(self.param_groups) > 1
+        ):  # braintools silently skips a group without gradients
             grads = args[0] if args else kwargs["grads"]
             missing = [
                 key for group in self.param_groups for key in group["params"] if key not in grads
@@ -117,11 +93,19 @@ class ScheduledOptimizer(OptaxOptimizer):
     def current_lr(self) -> Any:
         """The applied rate of the first group: a float, or traced in compiled code."""
         rate = upstream.first_rate(self).value
-        return rate if isinstance(rate, jax.core.Tracer) or np.ndim(rate) else float(rate)
+        if isinstance(rate, jax.core.Tracer) or np.ndim(rate):
+            return rate
+        # The shortest decimal of this float32, so that it equals the number that the user wrote.
+        return float(str(np.asarray(rate)))
 
     @current_lr.setter
     def current_lr(self, value: Any) -> None:
         upstream.first_rate(self).value = value
+
+    @property
+    def base_lr(self) -> Any:
+        """The base rate of the first group."""
+        return self.lr_scheduler.base_lrs[0]
 
     def get_last_lr(self) -> list[Any]:
         """Return the applied rate of each group."""
@@ -185,52 +169,31 @@ def added_groups(optimizer: OptaxOptimizer) -> list[tuple[ScheduledGroup, OptimS
     return found
 
 
-def given_rate(group: Any) -> Any:
-    """Return the ``lr=`` that a group was added with, or None."""
-    if isinstance(group, ScheduledGroup):
-        return group.given
-    return None if isinstance(group["lr"], State) else group["lr"]
-
-
-def check_params(optimizer: OptaxOptimizer, params: Any) -> None:
-    """Raise unless ``params`` is a dictionary of parameters that are in no other group."""
-    if not isinstance(params, Mapping) or not params:
-        raise TypeError(
-            f"params must be a dictionary with at least one State, as "
-            f"model.states(brainstate.ParamState) is, got {params!r}"
-        )
-    taken = {
-        key: state for group in optimizer.param_groups for key, state in group["params"].items()
-    }
-    for key, state in params.items():
-        if not isinstance(state, State):
-            raise TypeError(f"params[{key!r}] must be a State, got {type(state).__name__}")
-        if id(state) in optimizer.param_states.seen_ids:
-            raise ValueError(f"params[{key!r}] is already in another param group")
-        if key in taken:
-            raise ValueError(f"params[{key!r}] has the key of a parameter of another param group")
-
-
 def plain_class(optimizer: OptaxOptimizer) -> type[OptaxOptimizer]:
     """Return the class that the user knows."""
     return getattr(optimizer, "_plain", type(optimizer))
 
 
-def require_own_tx(optimizer: OptaxOptimizer) -> None:
-    """Raise unless the optimizer's class made its transformation, so that it can make another."""
+def makes_its_own(optimizer: OptaxOptimizer) -> bool:
+    """Whether the optimizer's class made its transformation, so that it can make another."""
     # All classes of braintools override it, except the one that takes a tx=.
     overrides = type(optimizer).default_tx is not OptaxOptimizer.default_tx
-    if not optimizer.__dict__.get("_own_tx", overrides):
+    return bool(optimizer.__dict__.get("_own_tx", overrides))
+
+
+def require_own_tx(optimizer: OptaxOptimizer) -> None:
+    """Raise if the transformation may be one of the user's."""
+    if not makes_its_own(optimizer):
         raise ValueError(
-            f"this {plain_class(optimizer).__name__} has a tx= of yours, which does not read the "
-            f"scheduler's rates: give it tx=optax.chain(..., brainsched.scale_by_scheduler("
+            f"this {plain_class(optimizer).__name__} may have a tx= of yours, which does not read "
+            f"the scheduler's rates: give it tx=optax.chain(..., brainsched.scale_by_scheduler("
             f"scheduler, groups)), for any number of groups, and no lr=scheduler"
         )
 
 
 def warn_unless_read(optimizer: OptaxOptimizer, params: Any, *, stacklevel: int = 3) -> None:
     """Warn if the transformation does not read its rate; raise if it is the user's."""
-    if not upstream.reads_its_rate(optimizer, params):
+    if not upstream.reads_its_rate(optimizer, params, unknown=makes_its_own(optimizer)):
         require_own_tx(optimizer)
         warnings.warn(
             f"{plain_class(optimizer).__name__} does not read its learning rate in braintools: the "
@@ -240,13 +203,39 @@ def warn_unless_read(optimizer: OptaxOptimizer, params: Any, *, stacklevel: int 
         )
 
 
+def own_tx_again(optimizer: OptaxOptimizer) -> Any:
+    """Return the transformation that the optimizer's class makes, as one that reads our rates."""
+    tx = transformation(optimizer, 0)
+    if optimizer.opt_state is not None:
+        made: Any = jax.tree.structure(tx.init(optimizer.param_states.to_pytree_value()))
+        if made != jax.tree.structure(optimizer.opt_state.value):
+            raise ValueError(
+                f"the tx of this {plain_class(optimizer).__name__} is not the one that its class "
+                f"makes: build it with lr=scheduler instead"
+            )
+    return tx
+
+
+def require_original(optimizer: OptaxOptimizer) -> None:
+    """Raise if ``optimizer`` is a copy through the graph, whose tx reads the original's rates."""
+    is_built = isinstance(optimizer, ScheduledOptimizer) and hasattr(optimizer, "tx")
+    if is_built and optimizer.lr_scheduler.optimizer is not optimizer:
+        optimizer._refuse_to_be_copied()
+
+
 @functools.cache
 def _scheduled(cls: Any) -> Any:
     content = {"__doc__": cls.__doc__, "__module__": cls.__module__, "_plain": cls}
     return type(cls)(f"Scheduled{cls.__name__}", (ScheduledOptimizer, cls), content)
 
 
-def make_scheduled(optimizer: OptaxOptimizer) -> None:
+def scheduled_class(optimizer: OptaxOptimizer) -> Any:
+    """Return the class of ``optimizer`` once it follows a scheduler."""
+    cls: Any = type(optimizer)
+    return cls if isinstance(optimizer, ScheduledOptimizer) else _scheduled(cls)
+
+
+def make_scheduled(optimizer: OptaxOptimizer, scheduled: Any) -> None:
     """Turn ``optimizer`` into a scheduled one, in place.
 
     ``__class__`` is assigned because the user holds the object, or its constructor is running.
@@ -254,5 +243,4 @@ def make_scheduled(optimizer: OptaxOptimizer) -> None:
     """
     if not isinstance(optimizer, ScheduledOptimizer):
         optimizer.__dict__["_own_tx"] = hasattr(optimizer, "tx")
-        plain: Any = type(optimizer)
-        optimizer.__class__ = _scheduled(plain)
+        optimizer.__class__ = scheduled

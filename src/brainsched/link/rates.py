@@ -77,7 +77,8 @@ class RatesState(TrackedState):
                 f"current_lrs must have a rate for each of the {len(former)} param groups, "
                 f"got {len(value)}"
             )
-        if not isinstance(value, Rates):
+        arrays = [rate for rate in value if isinstance(rate, np.ndarray | jax.Array)]
+        if not isinstance(value, Rates) or len(arrays) < len(value):
             value = map(_by_hand, range(len(value)), value, former)
         return Rates(map(placed_like, value, former), former.link)
 

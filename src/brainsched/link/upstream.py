@@ -147,8 +147,7 @@ class GroupRate(OptimState):
         return rates[self._group] if isinstance(rates, list) else rates
 
     def restore_value(self, v: Any) -> None:
-        """Write ``v``, as brainstate does with what a compiled program only read."""
-        self.value = v
+        """Leave it: the list is restored where it is."""
 
     def to_state_ref(self) -> TreefyState:
         """Return a reference to an ordinary State."""
@@ -178,7 +177,9 @@ def stand_aside(optimizer: OptaxOptimizer, empty: Callable[[], Any]) -> None:
     former = optimizer._lr_scheduler
     read = [former._current_lrs, optimizer._current_lr]
     read += [group["lr"] for group in optimizer.param_groups[1:] if isinstance(group["lr"], State)]
-    former._current_lrs, former.optimizer = OptimState(list(former._current_lrs.value)), None
+    former._current_lrs = OptimState(list(former._current_lrs.value))
+    if former.optimizer is optimizer:  # braintools' optimizers may share one
+        former.optimizer = None
     for state in read:
         state.__dict__["_value"] = empty()
 
@@ -189,7 +190,7 @@ def first_rate(optimizer: OptaxOptimizer) -> GroupRate:
     return present if isinstance(present, GroupRate) else GroupRate(optimizer, 0)
 
 
-def reads_its_rate(optimizer: OptaxOptimizer, params: Any) -> bool:
+def reads_its_rate(optimizer: OptaxOptimizer, params: Any, *, unknown: bool) -> bool:
     """Whether the transformation reads the applied rates, found by tracing an update once.
 
     Also true if the update needs more than gradients, as a line search does.
@@ -205,5 +206,5 @@ def reads_its_rate(optimizer: OptaxOptimizer, params: Any) -> bool:
     try:
         found = update(values)
     except TypeError:
-        return True
+        return unknown
     return any(state is applied_rates(optimizer) for state in found)
