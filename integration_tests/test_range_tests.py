@@ -1,6 +1,7 @@
 """The learning-rate range test: its curve, what it suggests, and that it leaves all as it was."""
 
 import itertools
+from typing import Any
 
 import brainstate
 import braintools
@@ -45,7 +46,7 @@ def by_hand(batches, start, end, steps, smoothing, divergence):
 
 @pytest.mark.parametrize(("smoothing", "divergence"), [(0.98, 4.0), (0.0, 1.5)])
 def test_the_curve_is_that_of_training_at_rising_rates(smoothing, divergence):
-    given = {"start": 1e-3, "end": 10.0, "steps": 40}
+    given: dict[str, Any] = {"start": 1e-3, "end": 10.0, "steps": 40}
     given |= {"smoothing": smoothing, "divergence": divergence}
     batches = [1.0, 0.5, 2.0]
     curve = lr_range_test_optax(SQUARE, ONE, map(jnp.float32, batches), optax.sgd, **given)
@@ -188,7 +189,7 @@ def test_the_plot_has_the_curves_the_suggestion_and_the_losses_that_matter():
     np.testing.assert_array_equal(losses.get_ydata(), curve.losses)
     np.testing.assert_array_equal(smoothed.get_ydata(), curve.smoothed)
     np.testing.assert_array_equal(smoothed.get_xdata(), curve.rates)
-    assert suggested.get_xdata()[0] == curve.suggest().rate
+    assert np.asarray(suggested.get_xdata())[0] == curve.suggest().rate
     assert ax.get_xscale() == "log"
     # Up to the highest of the first tenth, and a twentieth more on both sides.
     np.testing.assert_allclose(ax.get_ylim(), (0.8, 5.2), rtol=1e-6)

@@ -70,12 +70,7 @@ class BaseRates:
 class JointBaseRates:
     """The base rates of a composition: each part has its own; the first part's are reported.
 
-    A part with a single base rate uses it for every group.
-
-    Parameters
-    ----------
-    parts : tuple of BaseRates or JointBaseRates
-        The base rates of each part, at least one.
+    A part with a single base rate uses it for every group. There is at least one part.
     """
 
     parts: tuple["BaseRates | JointBaseRates", ...]

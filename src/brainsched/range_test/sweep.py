@@ -91,8 +91,8 @@ def lr_range_test(
     >>> curve = brainsched.lr_range_test(train_step, [jnp.ones(())], optimizer)
     >>> print(f"{curve.suggest().rate:.3f}")  # above 1, this loss diverges
     0.066
-    >>> float(weight.value), optimizer.current_lr
-    (1.0, 0.001)
+    >>> float(weight.value), int(optimizer.step_count.value)
+    (1.0, 0)
     """
     if not isinstance(optimizer, OptaxOptimizer):
         raise TypeError(

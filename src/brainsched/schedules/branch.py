@@ -17,7 +17,7 @@ from brainsched.types import Epochs, LRs, Rates, largest_epoch
 
 
 class Branch(Composition):
-    r"""A schedule up to an epoch, and from its rate there on the way to another one.
+    r"""A schedule up to an epoch, then a transition from its rate there to another rate.
 
     .. math::
 
@@ -25,7 +25,7 @@ class Branch(Composition):
         \eta_t = (1 - f(x)) \, \eta^\text{old}_\text{at} + f(x) \, \eta_\text{end}, \quad
         x = \min\left(1, \frac{t - \text{at}}{\text{length}}\right)
 
-    :func:`cooldown` and :func:`rewarm` are the two that are common. A checkpoint of the old
+    :func:`cooldown` and :func:`rewarm` are the common cases. A checkpoint of the old
     schedule loads in a branch of it.
 
     Parameters
@@ -35,11 +35,11 @@ class Branch(Composition):
     at : int or float
         The last epoch of the old schedule.
     length : int or float
-        How many epochs the way takes.
+        The length of the transition, in epochs.
     end_lr, end_lr_ratio : float, sequence or mapping of float; float, optional
         The last rate: as a rate, or as a share of the base rate in [0, 1]. Default: the base rate.
     strategy : {'linear', 'cos', 'sqrt', 'exponential', 'polynomial'}
-        The way: :math:`f(x)` is :math:`x`, :math:`\frac{1}{2} (1 - \cos \pi x)`,
+        The curve: :math:`f(x)` is :math:`x`, :math:`\frac{1}{2} (1 - \cos \pi x)`,
         :math:`\sqrt{x}` or :math:`1 - (1 - x)^\text{power}`; or, by a constant factor,
         :math:`\eta_t = (\eta^\text{old}_\text{at})^{1 - x} \eta_\text{end}^x`.
     last_epoch : int, optional
@@ -78,7 +78,7 @@ class Branch(Composition):
 
     @property
     def stage_boundaries(self) -> Sequence[float]:
-        """Those of the old schedule that come before, and where the way begins and ends."""
+        """Those of the old schedule that come before, and the ends of the transition."""
         old = [boundary for boundary in self.scheduler.stage_boundaries if boundary < self.at]
         return [*old, self.at, self.at + self.length]
 
@@ -189,7 +189,7 @@ def _one_way(branch: Branch, name: str, bound: str) -> Branch:
 
 
 def _end(name: str, value: Any, ratio: Any, scheduler: LRScheduler, strategy: str) -> Floor:
-    """Return the rates at the end of a way, checked under the name that the user gave them."""
+    """Return the rates at the end of a transition, checked under the name of their argument."""
     names = dict.fromkeys(getattr(scheduler, "group_names", ()))
     if value is None:
         value, ratio = 0.0, 1.0 if ratio is None else ratio

@@ -47,7 +47,7 @@ class Composition(LRScheduler):
 
     def _evaluation_of(self, groups: int, bases: Any) -> Evaluation:
         for part, own in zip(self._parts, bases.parts, strict=True):
-            part._evaluation_of(groups, own)  # which raises where a part refuses the groups
+            part._evaluation_of(groups, own)  # raises if a part refuses the groups
         return super()._evaluation_of(groups, bases)
 
 
@@ -81,7 +81,7 @@ class SequentialLR(Composition):
         i = |\{\, m \in \text{milestones} : m \le t \,\}|
 
     with :math:`m_0 = 0`, :math:`m_i` = ``milestones[i - 1]`` and the ``last_epoch`` :math:`f_i`
-    that the part was built with: 0, unless it is to begin on its way.
+    that the part was built with, usually 0.
 
     Parameters
     ----------
@@ -89,7 +89,7 @@ class SequentialLR(Composition):
         The parts, each with base rates of its own; compositions too. The present epoch of a part
         is ignored.
     milestones : sequence of int or float
-        The epochs at which the next part begins, ascending: one less than there are parts.
+        The epochs at which the next part begins, ascending: one fewer than there are parts.
     last_epoch : int
         The epoch to begin at.
 

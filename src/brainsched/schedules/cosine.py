@@ -78,11 +78,11 @@ class CosineAnnealingWarmRestarts(FallingLR):
     base_lr, last_epoch : float, sequence or mapping of float; int
         The base rate of every param group, or one for each; the epoch to begin at.
     T_0 : int or float
-        How many epochs the first cycle lasts.
+        The length of the first cycle, in epochs.
     T_mult : int
-        How many times longer each cycle is than the one before.
+        The ratio of each cycle's length to the one before.
     decay : float
-        How high above ``eta_min`` each restart is, as a share of the one before: in (0, 1].
+        The ratio of each restart's height above ``eta_min`` to the one before, in (0, 1].
     eta_min, eta_min_ratio : float, sequence or mapping of float; float, optional
         Lower bound of the fall, at most the base rate: as a rate, or as a share of it in [0, 1].
 
@@ -143,7 +143,7 @@ class CosineAnnealingWarmRestarts(FallingLR):
 
     @property
     def T_i(self) -> float:
-        """The number of epochs that the present cycle lasts."""
+        """The length of the present cycle, in epochs."""
         return float(self._cycle(np.asarray(self.epoch, np.float64), np)[2])
 
     def _cycle(self, epoch: Any, xp: ModuleType) -> tuple[Any, Any, Any]:

@@ -31,9 +31,9 @@ class CyclicLR(LRScheduler):
     base_lr, max_lr : float, sequence or mapping of float
         The lowest and the highest rate, of every param group or one for each.
     step_size_up, step_size_down : int or float
-        How long it rises and falls; None for both the same, as always in braintools 0.3.0.
+        How long the rate rises and falls; by default, the same for both.
     mode, gamma : {'triangular', 'triangular2', 'exp_range'}, float
-        What becomes of the height of the cycles; :math:`\gamma` is in (0, 1].
+        How the height of the cycles changes; :math:`\gamma` is in (0, 1].
     scale_fn, scale_mode : callable, {'cycle', 'iterations'}, optional
         Instead of ``mode``: from the number of the cycle, from 1.0, or the epoch to :math:`s_t`, in
         [0, 1]. JAX traces it.
@@ -114,7 +114,7 @@ class OneCycleLR(FallingLR):
     max_lr, last_epoch : float, sequence or mapping of float; int
         The highest rate, which is the base rate here; the epoch to begin at.
     total_steps : int or float, optional
-        In epochs; in updates if stepped once an update: when the last rate comes, :math:`T`.
+        In epochs; in updates if stepped once an update: when the rate stops falling, :math:`T`.
     epochs, steps_per_epoch : int, optional
         Their product is ``total_steps`` where that is not given.
     pct_start, anneal_strategy : float, {'cos', 'linear'}

@@ -58,7 +58,7 @@ class ExponentialLR(FallingLR):
 
 
 class ExponentialDecayLR(FallingLR):
-    r"""A rate that is multiplied by ``decay_rate`` every ``decay_steps`` steps, or on the way.
+    r"""A rate that is multiplied by ``decay_rate`` every ``decay_steps``, smoothly or in steps.
 
     .. math::
 
@@ -74,7 +74,7 @@ class ExponentialDecayLR(FallingLR):
     decay_rate : float
         The factor :math:`r`, above 0. Above 1 the rate grows, at most to the largest float32.
     transition_begin : int or float
-        The epoch up to which the rate stays as it is.
+        The epoch up to which the rate stays the base rate.
     staircase : bool
         Whether the exponent is rounded down, so that the rate changes in steps.
     end_value, end_value_ratio : float, sequence or mapping of float; float, optional

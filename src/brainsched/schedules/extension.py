@@ -31,11 +31,11 @@ class Extension(Composition):
     scheduler : LRScheduler
         The old schedule; a composition, too.
     at : int or float
-        The last epoch of the old schedule: the present one, of a run that is to be extended.
+        The last epoch of the old schedule, usually the present epoch of the run.
     end : int or float
         The epoch at which the old schedule ends, after ``at``: the ``T_max`` of a cosine.
     new_end : int or float
-        The epoch at which it is to end, after ``at``.
+        The epoch at which it ends instead, after ``at``.
     last_epoch : int, optional
         The epoch to begin at. Default: the present one of ``scheduler``.
 

@@ -1,4 +1,4 @@
-"""Rates that fall like one over the time, or over its square root."""
+"""Rates that fall with the inverse of time, or of its square root."""
 
 from types import ModuleType
 
@@ -10,7 +10,7 @@ from brainsched.types import BaseLRs, Epochs, LRs, Rates
 
 
 class InverseSqrtLR(FallingLR):
-    r"""A rate that rises in a straight line, then falls like one over the square root of time.
+    r"""A rate that rises in a straight line, then falls with the inverse square root of time.
 
     .. math::
 

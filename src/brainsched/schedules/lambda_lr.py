@@ -1,4 +1,4 @@
-"""Rates that follow a function of the user's."""
+"""Rates that follow a function of yours."""
 
 from collections.abc import Callable, Sequence
 from types import ModuleType

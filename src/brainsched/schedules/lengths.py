@@ -1,9 +1,9 @@
 """Lengths and boundaries in epochs, which may lie between whole ones.
 
-A boundary between whole epochs, such as 2.4, is seldom a float64. So that the update that is
-exactly there reaches it, however the floats on both sides were rounded, such a boundary counts as
-reached from a share of 2**-48 before it. The update before is further away: by one part in the
-number of updates. A whole boundary is exact as it is.
+A boundary between whole epochs, such as 2.4, is seldom exact in float64. It counts as reached
+from a share of 2**-48 before it, so that the update that is exactly there reaches it, however both
+sides were rounded. The update before is further away: by one part in the number of updates. A
+whole boundary is exact.
 """
 
 import itertools

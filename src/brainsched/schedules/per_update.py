@@ -14,7 +14,7 @@ from brainsched.types import Epochs, LRs
 
 
 class PerUpdate(Composition):
-    r"""A schedule that is in epochs, stretched to be stepped once an update.
+    r"""A schedule in epochs, stretched so that it can be stepped once an update.
 
     .. math::
 
@@ -30,7 +30,8 @@ class PerUpdate(Composition):
     scheduler : LRScheduler
         The part, in epochs; a composition too. Its position is ignored.
     steps_per_epoch : float
-        How many updates make an epoch of the part; ``len(data) / batch_size`` need not be whole.
+        The number of updates in an epoch of the part, such as ``len(data) / batch_size``, whole or
+        not.
     staircase : bool
         Hold the rate of the part's last whole epoch until the next begins.
     last_epoch : int

@@ -59,7 +59,7 @@ class PiecewiseConstantSchedule(PiecewiseSchedule):
         The epochs at which a new stage begins, ascending. Default: ``[1000, 2000]``.
     values : sequence of float, or of rows of float, optional
         The multiplier of each stage: one more than there are boundaries. With a row for each
-        stage and a column for each param group, every group follows stages of its own. 0.0
+        stage and a column for each param group, each group follows its own stages. 0.0
         freezes a group's parameters; an adaptive optimizer still gathers its moments. Default:
         ``[1.0, 0.1, 0.01]``.
 

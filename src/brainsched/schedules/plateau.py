@@ -38,7 +38,7 @@ class _OfEpochAndReductions(Evaluation):
         return position, list(self._rounded(position[-2:], jnp)[0])
 
     def require_compilable(self) -> None:
-        """Do nothing: a plan was looked at when it was built."""
+        """Do nothing: the plan was checked when it was built."""
 
 
 class ReduceLROnPlateau(FallingLR):
@@ -65,11 +65,11 @@ class ReduceLROnPlateau(FallingLR):
     patience, cooldown : int
         Number of observations without an improvement to tolerate, and to ignore after a reduction.
     threshold, threshold_mode : float, {'rel', 'abs'}
-        How much better is an improvement; with ``'min'`` and ``'rel'`` below 1.
+        The change that counts as an improvement; below 1 with ``'min'`` and ``'rel'``.
     min_lr : float, sequence or mapping of float
         Lower bound of a reduced rate, at most the base rate. A warm-up below it is not lifted.
     eps : float
-        A reduction by less than this is not made, and none after it.
+        Smallest reduction: a smaller one is skipped, and so are all later ones.
     scheduler : LRScheduler, optional
         The plan that is reduced, such as a warm-up, with the base rates. Step it through this
         scheduler: ``step()`` once an epoch or update, and ``observe(metric)`` when there is one.
@@ -81,9 +81,9 @@ class ReduceLROnPlateau(FallingLR):
 
     Notes
     -----
-    Metrics are compared in float32. NaN is no improvement. During a cooldown ``best`` stays as it
-    is, as in braintools. A share of ``best`` is one of its absolute value: ``best * (1 -
-    threshold)``, as elsewhere, lies above a negative ``best`` (PyTorch #47513).
+    Metrics are compared in float32. NaN is not an improvement. ``best`` does not change during a
+    cooldown, as in braintools. The threshold is a share of ``|best|``: the usual ``best * (1 -
+    threshold)`` lies above a negative ``best`` (PyTorch #47513).
 
     Examples
     --------
@@ -150,7 +150,7 @@ class ReduceLROnPlateau(FallingLR):
         self._begin(scheduler._bases, last_epoch)
 
     def _evaluation_of(self, groups: int, bases: Bases) -> Evaluation:
-        super()._evaluation_of(groups, bases)  # which raises, as the plan, where it refuses them
+        super()._evaluation_of(groups, bases)  # raises if it refuses them
         if self.scheduler is not None:
             self.scheduler._evaluation_of(groups, bases)
         numbers = arguments.numbers(self)
@@ -212,7 +212,7 @@ class ReduceLROnPlateau(FallingLR):
         now, reductions = position
         cooling = rest > 0
         margin = self.threshold
-        if self.threshold_mode == "rel":  # of an infinite one, which there is at first, nothing
+        if self.threshold_mode == "rel":  # best is infinite at first
             margin = margin * xp.where(xp.isfinite(best), xp.abs(best), 0)
         better = metric < best - margin if self.mode == "min" else metric > best + margin
         bad = xp.where(cooling, bad, xp.where(better, 0, bad + 1))

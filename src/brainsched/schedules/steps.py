@@ -1,4 +1,4 @@
-"""Rates that stay as they are, but for steps: by a constant factor at given epochs, or once."""
+"""Rates that change in steps: by a constant factor at given epochs, or once."""
 
 from collections.abc import Sequence
 from types import ModuleType
@@ -24,7 +24,7 @@ class StepLR(FallingLR):
     base_lr, last_epoch : float, sequence or mapping of float; int
         The base rate of every param group, or one for each; the epoch to begin at.
     step_size : int or float
-        How many epochs a rate holds.
+        Number of epochs between falls.
     gamma : float
         The factor of each fall, in (0, 1].
     eta_min, eta_min_ratio : float, sequence or mapping of float; float, optional
