@@ -10,6 +10,7 @@ import math
 import pickle
 import tempfile
 import warnings
+from typing import Any
 
 import brainstate
 import braintools
@@ -118,14 +119,29 @@ def test_a_state_that_is_whole_loads_from_every_format_with_the_same_bits(saved,
 # Damages
 
 
-WRONG = [None, "x", "0.1", True, -1, 2.5, math.nan, math.inf, 10**400, 2**70, 1j, b"", [], {}]
+WRONG: list[Any] = [
+    None,
+    "x",
+    "0.1",
+    True,
+    -1,
+    2.5,
+    math.nan,
+    math.inf,
+    10**400,
+    2**70,
+    1j,
+    b"",
+    [],
+    {},
+]
 WRONG += [(1, 2), [[1]], {"a": 1}, np.ones(2), np.array("x"), np.array(math.nan), -1e-3, 1e300]
 WRONG += [jnp.ones((2, 2)), np.array(True), object()]
 
 
 def places(tree, path=()):
     """Yield the way to every entry of nested dicts and lists."""
-    entries = tree.items() if isinstance(tree, dict) else ()
+    entries: Any = tree.items() if isinstance(tree, dict) else ()
     if isinstance(tree, list | tuple) and not hasattr(tree, "_fields"):
         entries = enumerate(tree)
     for key, entry in entries:
@@ -164,7 +180,9 @@ def damages(draw):
             holder.append(WRONG[wrong])
         elif how == "truncate":
             whole = holder[last]
-            half = list(whole)[: len(whole) // 2] if isinstance(whole, dict | list | str) else None
+            half: Any = None
+            if isinstance(whole, dict | list | str):
+                half = list(whole)[: len(whole) // 2]
             holder[last] = {key: whole[key] for key in half} if isinstance(whole, dict) else half
         elif how == "reverse" and isinstance(holder[last], list):
             holder[last].reverse()

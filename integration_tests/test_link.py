@@ -453,8 +453,8 @@ def test_a_transformation_that_reads_the_applied_rates_itself_is_accepted_and_ca
     for change in changes:
         with pytest.raises(ValueError, match=r"may have a tx= of yours.*scale_by_scheduler"):
             change()
-    assert scheduler.optimizer is optimizer
     assert moved(optimizer) == optimizer.current_lr == 0.25
+    assert scheduler.optimizer is optimizer
 
 
 @pytest.mark.parametrize("tx", [optax.sgd(0.5), optax.chain(optax.trace(0.9), optax.scale(-0.5))])

@@ -7,6 +7,8 @@ test_every_optimizer.py has the other algorithms.
 import copy
 import pickle
 
+from typing import Any
+
 import brainstate
 import braintools
 import jax
@@ -163,9 +165,11 @@ ARGUMENTS = {
 @pytest.mark.parametrize("case", [*PARAMS, *ARGUMENTS])
 def test_a_group_that_is_refused_changes_nothing(case):
     training = Training(PiecewiseConstantSchedule({"body": 0.1, "head": 0.2}))
+    given: Any = {}
+    params: Any
     if case in PARAMS:
         make, error, message = PARAMS[case]
-        params, given = make(training.parameters["first", "weight"]), {}
+        params = make(training.parameters["first", "weight"])
     else:
         given, error, message = ARGUMENTS[case]
         params = {KEY: parameter()}

@@ -137,7 +137,7 @@ def test_a_bad_mapping_raises_and_names_the_entry(base_lr, error, message):
 def test_a_part_with_one_base_rate_has_it_for_all_groups():
     chained = ChainedScheduler([StepLR(NAMED, 1, 0.5), StepLR(1.0, 2, 0.5)])
     assert chained.lr_at(2).tolist() == [0.0625, 0.03125]
-    with pytest.warns(UserWarning, match=r"that of schedulers\[1\], 0.5, plays no part"):
+    with pytest.warns(UserWarning, match=r"uses the base rate of `schedulers\[0\]`"):
         chained = ChainedScheduler([StepLR(1.0, 2, 0.5), StepLR(NAMED, 1, 0.5)])
     assert chained.group_names == ("head", "body")
     assert chained.base_lrs == [1.0, 1.0]

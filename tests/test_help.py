@@ -10,7 +10,8 @@ import brainsched
 
 def test_help_opens_with_the_call_and_a_sentence():
     lines = pydoc.plain(pydoc.render_doc(brainsched.StepLR)).splitlines()
-    assert " |  StepLR(base_lr=0.001, step_size=30, gamma=0.1, last_epoch=0)" in lines[:6]
+    call = "StepLR(base_lr=0.001, step_size=30, gamma=0.1, last_epoch=0, *, "
+    assert f" |  {call}eta_min=0.0, eta_min_ratio=None)" in lines[:6]
     assert " |  A rate that is multiplied by ``gamma`` every ``step_size`` epochs." in lines[:8]
 
 

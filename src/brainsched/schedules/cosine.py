@@ -62,6 +62,12 @@ class CosineAnnealingLR(FallingLR):
         return between(base_lrs, self._floor(base_lrs, xp), cosine(at, xp))
 
 
+class _Shown(float):
+    """A number that has a ``value``, as it has where braintools keeps it in a State."""
+
+    value = property(float)
+
+
 class CosineAnnealingWarmRestarts(FallingLR):
     r"""A rate that falls along a cosine again and again, from the base rate.
 
@@ -139,12 +145,12 @@ class CosineAnnealingWarmRestarts(FallingLR):
     @property
     def T_cur(self) -> float:
         """The number of epochs since the last restart."""
-        return float(self._cycle(np.asarray(self.epoch, np.float64), np)[1])
+        return _Shown(self._cycle(np.asarray(self.epoch, np.float64), np)[1])
 
     @property
     def T_i(self) -> float:
         """The length of the present cycle, in epochs."""
-        return float(self._cycle(np.asarray(self.epoch, np.float64), np)[2])
+        return _Shown(self._cycle(np.asarray(self.epoch, np.float64), np)[2])
 
     def _cycle(self, epoch: Any, xp: ModuleType) -> tuple[Any, Any, Any]:
         """Return which cycle it is, the time since its restart, and its length."""
