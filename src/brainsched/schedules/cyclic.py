@@ -35,8 +35,8 @@ class CyclicLR(LRScheduler):
     mode, gamma : {'triangular', 'triangular2', 'exp_range'}, float
         How the height of the cycles changes; :math:`\gamma` is in (0, 1].
     scale_fn, scale_mode : callable, {'cycle', 'iterations'}, optional
-        Instead of ``mode``: from the number of the cycle, from 1.0, or the epoch to :math:`s_t`, in
-        [0, 1]. JAX traces it.
+        Instead of ``mode``: a function from the cycle, counted from 1.0, or from the epoch, to
+        :math:`s_t` in [0, 1]. JAX traces it.
     last_epoch : int
         The epoch to begin at.
 
