@@ -77,7 +77,7 @@ class ReduceLROnPlateau(FallingLR):
     Attributes
     ----------
     best, num_bad_epochs, cooldown_counter, reductions : brainstate.State
-        The best metric; the observations without an improvement, and left to ignore; the reductions.
+        The best metric; observations without an improvement, and left to ignore; reductions.
 
     Notes
     -----
