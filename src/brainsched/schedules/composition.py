@@ -86,8 +86,7 @@ class SequentialLR(Composition):
     Parameters
     ----------
     schedulers : sequence of LRScheduler
-        The parts, each with base rates of its own; compositions too. The present epoch of a part
-        is ignored.
+        The parts, each with base rates of its own; compositions too. Their position is ignored.
     milestones : sequence of int or float
         The epochs at which the next part begins, ascending: one fewer than there are parts.
     last_epoch : int

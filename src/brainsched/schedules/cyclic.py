@@ -28,17 +28,15 @@ class CyclicLR(LRScheduler):
 
     Parameters
     ----------
-    base_lr, max_lr : float, sequence or mapping of float
-        The lowest and the highest rate, of every param group or one for each.
+    base_lr, max_lr, last_epoch : float, sequence or mapping of float; int
+        The lowest and highest rate of every param group, or one for each; the epoch to begin at.
     step_size_up, step_size_down : int or float
         How long the rate rises and falls; by default, the same for both.
     mode, gamma : {'triangular', 'triangular2', 'exp_range'}, float
         How the height of the cycles changes; :math:`\gamma` is in (0, 1].
     scale_fn, scale_mode : callable, {'cycle', 'iterations'}, optional
-        Instead of ``mode``: from the number of the cycle, from 1.0, or the epoch to :math:`s_t`, in
-        [0, 1]. JAX traces it.
-    last_epoch : int
-        The epoch to begin at.
+        Instead of ``mode``: a function from the cycle, counted from 1.0, or from the epoch, to
+        :math:`s_t` in [0, 1]. JAX traces it.
 
     Examples
     --------

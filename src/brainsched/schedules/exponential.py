@@ -78,8 +78,8 @@ class ExponentialDecayLR(FallingLR):
     staircase : bool
         Whether the exponent is rounded down, so that the rate changes in steps.
     end_value, end_value_ratio : float, sequence or mapping of float; float, optional
-        With a ``decay_rate`` below 1 the lowest rate, at most the base rate: as a rate, or as a
-        share of it in [0, 1]. Otherwise ``end_value`` is the highest.
+        The lowest rate, at most the base rate, or a share of it in [0, 1]; with a ``decay_rate``
+        of 1 or more, ``end_value`` is the highest.
 
     Examples
     --------

@@ -30,8 +30,7 @@ class PerUpdate(Composition):
     scheduler : LRScheduler
         The part, in epochs; a composition too. Its position is ignored.
     steps_per_epoch : float
-        The number of updates in an epoch of the part, such as ``len(data) / batch_size``, whole or
-        not.
+        The number of updates in an epoch of the part: ``len(data) / batch_size``, whole or not.
     staircase : bool
         Hold the rate of the part's last whole epoch until the next begins.
     last_epoch : int

@@ -59,9 +59,8 @@ class PiecewiseConstantSchedule(PiecewiseSchedule):
         The epochs at which a new stage begins, ascending. Default: ``[1000, 2000]``.
     values : sequence of float, or of rows of float, optional
         The multiplier of each stage: one more than there are boundaries. With a row for each
-        stage and a column for each param group, each group follows its own stages. 0.0
-        freezes a group's parameters; an adaptive optimizer still gathers its moments. Default:
-        ``[1.0, 0.1, 0.01]``.
+        stage and a column for each param group, each group follows its own stages. 0.0 freezes
+        a group; an adaptive optimizer still gathers its moments. Default: ``[1.0, 0.1, 0.01]``.
 
     Notes
     -----
@@ -100,9 +99,7 @@ class PiecewiseConstantSchedule(PiecewiseSchedule):
         rates: Sequence[float] | Sequence[Sequence[float]] | Array,
         last_epoch: int = 0,
     ) -> Self:
-        """Build the schedule from the rate of each stage: ``values`` with a base rate of 1.
-
-        ``rates`` may have a column for each param group, as ``values`` may.
+        """Build the schedule from ``rates``, which are ``values`` with a base rate of 1.
 
         Examples
         --------

@@ -77,7 +77,7 @@ class ReduceLROnPlateau(FallingLR):
     Attributes
     ----------
     best, num_bad_epochs, cooldown_counter, reductions : brainstate.State
-        The best metric, observations without an improvement and left to ignore, and reductions.
+        The best metric; observations without an improvement, and left to ignore; reductions.
 
     Notes
     -----
@@ -168,11 +168,11 @@ class ReduceLROnPlateau(FallingLR):
         estimate = xp.log(xp.maximum(share, np.finfo(np.float64).tiny)) / math.log(self.factor)
         estimate = xp.minimum(xp.maximum(xp.floor(estimate), 1), self._powers.last).astype(int)
         # The logarithm may be off by one; the powers themselves decide.
-        reducible = sum(
-            (base_lrs * self._powers(estimate + offset, xp) >= lowest).astype(int)
-            for offset in (-1, 0, 1)
-        )
-        times = xp.minimum(epoch[1].astype(int), estimate - 1 + reducible)
+        reducible = [
+            base_lrs * self._powers(estimate + offset, xp) >= lowest for offset in (-1, 0, 1)
+        ]
+        last = estimate - 1 + sum(found.astype(int) for found in reducible)
+        times = xp.minimum(epoch[1].astype(int), last)
         return xp.maximum(plan * self._powers(times, xp), xp.minimum(floors, plan))
 
     def step(self, metric: Any = _LEFT_OUT, epoch: Any = None) -> None:  # type: ignore[override]

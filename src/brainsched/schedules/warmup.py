@@ -25,8 +25,8 @@ class WarmupScheduler(LRScheduler):
     warmup_epochs : int or float
         The epoch at which the rate reaches the base rate: :math:`W`. 0: at the first.
     warmup_start_lr : float, sequence or mapping of float
-        The first rate, of every param group or one for each. With 0, stepped once an epoch, the
-        whole first epoch trains at rate 0: count updates, with :class:`PerUpdate`.
+        The first rate. With 0, stepped once an epoch, the whole first epoch trains at rate 0:
+        count updates, with :class:`PerUpdate`.
 
     Examples
     --------
