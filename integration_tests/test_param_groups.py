@@ -6,7 +6,6 @@ test_every_optimizer.py has the other algorithms.
 
 import copy
 import pickle
-
 from typing import Any
 
 import brainstate

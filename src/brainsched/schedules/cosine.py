@@ -65,7 +65,8 @@ class CosineAnnealingLR(FallingLR):
 class _Shown(float):
     """A number that has a ``value``, as it has where braintools keeps it in a State."""
 
-    value = property(float)
+    def __init__(self, value: Any) -> None:
+        self.value = float(value)
 
 
 class CosineAnnealingWarmRestarts(FallingLR):
