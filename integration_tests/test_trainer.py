@@ -42,7 +42,7 @@ def train(folder, epochs, *schedulers, fit_with=None, has=None, **callback):
         callbacks=[SchedulerCheckpoint(**callback), monitor],
         **(fit_with or {}),
     )
-    return trainer, [entry["lr-opt0"] for entry in monitor.lr_history]
+    return trainer, rounded([entry["lr-opt0"] for entry in monitor.lr_history])
 
 
 def rounded(rates):

@@ -157,7 +157,7 @@ def fit(
         **kwargs,
     )
     trainer.fit(model, Data(model), [VALIDATION] if validate else None, ckpt_path=ckpt_path)
-    return trainer, model, [entry["lr-opt0"] for entry in monitor.lr_history]
+    return trainer, model, np.float32([entry["lr-opt0"] for entry in monitor.lr_history]).tolist()
 
 
 def end_of(trainer):

@@ -27,7 +27,9 @@ class GroupRates:
     def __call__(self, base_lrs: BaseLRs, xp: ModuleType) -> BaseLRs:
         """Return the rate of each group."""
         rates = self._rates.first(len(base_lrs))
-        return xp.stack([xp.asarray(rate, np.float64) for rate in rates])
+        if any(isinstance(rate, jax.Array) for rate in rates):
+            return xp.stack([xp.asarray(rate, np.float64) for rate in rates])
+        return xp.asarray(np.asarray(rates, np.float64))  # one constant of a program
 
 
 class Floor(GroupRates):
