@@ -157,7 +157,8 @@ def fit(
         **kwargs,
     )
     trainer.fit(model, Data(model), [VALIDATION] if validate else None, ckpt_path=ckpt_path)
-    return trainer, model, np.float32([entry["lr-opt0"] for entry in monitor.lr_history]).tolist()
+    rates = np.asarray([entry["lr-opt0"] for entry in monitor.lr_history], np.float32)
+    return trainer, model, rates.tolist()
 
 
 def end_of(trainer):
