@@ -2,6 +2,7 @@
 
 import inspect
 import pydoc
+import re
 
 import pytest
 
@@ -9,10 +10,13 @@ import brainsched
 
 
 def test_help_opens_with_the_call_and_a_sentence():
-    lines = pydoc.plain(pydoc.render_doc(brainsched.StepLR)).splitlines()
-    call = "StepLR(base_lr=0.001, step_size=30, gamma=0.1, last_epoch=0, *, "
-    assert f" |  {call}eta_min=0.0, eta_min_ratio=None)" in lines[:6]
-    assert " |  A rate that is multiplied by ``gamma`` every ``step_size`` epochs." in lines[:8]
+    text = pydoc.plain(pydoc.render_doc(brainsched.StepLR))
+    # Python 3.13 breaks a long call into lines.
+    call = (
+        "StepLR(base_lr=0.001,step_size=30,gamma=0.1,last_epoch=0,*,eta_min=0.0,eta_min_ratio=None"
+    )
+    assert re.sub(r"[\s|]", "", text).find(call) in range(100)
+    assert " |  A rate that is multiplied by ``gamma`` every ``step_size`` epochs." in text
 
 
 @pytest.mark.parametrize("name", brainsched.__all__)
