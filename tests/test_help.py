@@ -15,7 +15,7 @@ def test_help_opens_with_the_call_and_a_sentence():
     call = (
         "StepLR(base_lr=0.001,step_size=30,gamma=0.1,last_epoch=0,*,eta_min=0.0,eta_min_ratio=None"
     )
-    assert re.sub(r"[\s|]", "", text).find(call) in range(100)
+    assert call in re.sub(r"[\s|]", "", text)[:400]
     assert " |  A rate that is multiplied by ``gamma`` every ``step_size`` epochs." in text
 
 
