@@ -65,7 +65,7 @@ def complaint_of_rates_that_are_split() -> str:
     split = NamedSharding(mesh, PartitionSpec("data"))
     rates = np.full(jax.device_count(), 0.5, np.float32)
     scheduler = brainsched.StepLR(0.5)
-    scheduler.current_lrs.value = [jax.device_put(rates, split)]
+    scheduler.current_lrs.restore_value([jax.device_put(rates, split)])  # as a sweep leaves it
     rates[-1] = -0.5
     try:
         scheduler.current_lrs.value = [jax.device_put(rates, split)]
