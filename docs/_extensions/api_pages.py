@@ -30,7 +30,7 @@ EPOCHS = 100
 SHOWN = [0, 10, 20, 30, 40, 50, 60, 70, 80, 90]
 # What a schedule's page leaves to that of the base
 OF_THE_BASE = "formula, stage_boundaries"
-# The members of a class that is no schedule: its own, and those that it has from ours
+# The members of a class other than a schedule: its own, and those inherited from ours
 MEMBERS = """\
    :members:
    :special-members: __call__
