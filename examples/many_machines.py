@@ -40,7 +40,7 @@ import braintools
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
-from jax.sharding import NamedSharding, PartitionSpec
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from sklearn.datasets import load_digits
 
 import brainsched
@@ -69,7 +69,7 @@ def main():
 def train(folder, epochs):
     """Train on all devices of all processes, from the last checkpoint on."""
     model, weights, scheduler, optimizer = build()
-    mesh = jax.make_mesh((jax.device_count(),), ("data",))
+    mesh = jax.make_mesh((jax.device_count(),), ("data",), (AxisType.Explicit,))
     states = place(optimizer, mesh)
     digits = load_digits(return_X_y=True)
 

@@ -20,14 +20,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
-from jax.sharding import NamedSharding, PartitionSpec
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 import brainsched
 
 GROUPS = 3
 COLLECTIVE = re.compile(r" (all-\w+|reduce-scatter|collective-\w+)(-start)?\(")
 
-mesh = jax.make_mesh((jax.device_count(),), ("data",))
+mesh = jax.make_mesh((jax.device_count(),), ("data",), (AxisType.Explicit,))
 replicated = NamedSharding(mesh, PartitionSpec())
 x = jax.device_put(np.ones((64, 16), np.float32), NamedSharding(mesh, PartitionSpec("data")))
 

@@ -40,4 +40,5 @@ def test_the_pythons_that_are_tested_are_those_that_are_named():
     named = re.findall(r"Python :: (3\.\d+)$", "\n".join(PROJECT["classifiers"]), re.M)
     workflow = yaml.safe_load((ROOT / ".github" / "workflows" / "tests.yml").read_text())
     assert workflow["jobs"]["fast"]["strategy"]["matrix"]["python"] == named
+    assert sorted(re.findall(r"\b3\.\d+", (ROOT / ".ci" / "run").read_text())) == named
     assert PROJECT["requires-python"] == f">={named[0]}"

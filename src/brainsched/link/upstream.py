@@ -1,7 +1,7 @@
 """The one file that touches private names of others.
 
 =============  ============================================================================
-jax            ``_src.core.trace_state_clean`` (0.8.0 to 0.12.0)
+jax            ``_src.core.trace_state_clean`` (0.8.1 to 0.12.0)
 brainstate     ``_state.TRACE_CONTEXT``, ``State._trace_state``, ``State._value``,
                ``State._read_value``, ``State._write_value`` and ``State._check_value_tree``
                (0.5.0 to 0.6.0)
