@@ -59,7 +59,7 @@ BAD_ARGUMENTS = [
     ({"values": [[1, 2], [1], [1, 2]]}, ValueError, r"rows of equal length, got 1 in values\[1\]"),
     ({"values": [[1, 2], 3, [1, 2]]}, TypeError, r"values\[1\] must be a sequence of numbers"),
     ({"values": [[1, 2], [1, NAN], [1, 2]]}, ValueError, r"values\[1\]\[1\] must be finite"),
-    ({"values": [[], [], []]}, ValueError, r"values must have a column for each param group"),
+    ({"values": [[], [], []]}, ValueError, r"the schedule has columns for 0 groups"),
     ({"values": jnp.ones((3, 2, 1))}, ValueError, r"one or two axes, got the shape \(3, 2, 1\)"),
     ({"values": jnp.ones(2)}, ValueError, r"one entry more than there are boundaries"),
     ({"values": jnp.ones(3, bool)}, TypeError, r"values must hold real numbers, got .* bool"),
@@ -75,7 +75,7 @@ BAD_ARGUMENTS = [
     ({"base_lr": [0.1, "x"]}, TypeError, r"base_lr\[1\] must be a number, got 'x'"),
     ({"base_lr": np.array([0.1, NAN])}, ValueError, r"base_lr\[1\] must be finite"),
     ({"base_lr": np.bool_(True)}, TypeError, r"base_lr"),
-    ({"base_lr": jnp.ones((2, 2))}, ValueError, r"base_lr must have one axis at most"),
+    ({"base_lr": jnp.ones((2, 2))}, ValueError, r"base_lr\[0\] must be a scalar, got .* \(2,\)"),
     (
         {"base_lr": [0.1, 0.1, 0.1], "values": [[1, 1], [1, 1], [1, 1]]},
         ValueError,
@@ -153,7 +153,7 @@ def test_a_step_beyond_the_last_epoch_raises():
 
 
 def test_traced_boundaries_raise():
-    with pytest.raises(TypeError, match="boundaries must be known when the schedule is built"):
+    with pytest.raises(jax.errors.TracerArrayConversionError):
         jax.jit(lambda b: PiecewiseConstantSchedule(0.1, b, [1.0, 0.1]).lr_at(0))(jnp.array([3]))
 
 

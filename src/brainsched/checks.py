@@ -46,14 +46,10 @@ def unwrap(value: Any) -> Any:
     return value[()] if isinstance(value, np.ndarray) and value.ndim == 0 else value
 
 
-def _is_bool(value: Any) -> bool:
-    return isinstance(value, bool | np.bool_)
-
-
 def real(name: str, value: Any) -> Any:
     """Return ``value``, which must be a real number."""
     value = unwrap(value)
-    if _is_bool(value) or not isinstance(value, numbers.Real):
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):  # np.bool_ is not Real
         raise TypeError(f"{name} must be a number, got {shown(value)}")
     return value
 
@@ -70,8 +66,7 @@ def number(name: str, value: Any, *, largest: float = LARGEST_RATE) -> float:
 
 def real_array(name: str, value: jax.Array) -> jax.Array:
     """Return ``value``, which must hold real numbers."""
-    real = jnp.issubdtype(value.dtype, jnp.floating) or jnp.issubdtype(value.dtype, jnp.integer)
-    if not real:
+    if not any(jnp.issubdtype(value.dtype, kind) for kind in (jnp.floating, jnp.integer)):
         raise TypeError(f"{name} must hold real numbers, got an array of {value.dtype}")
     return value
 
@@ -90,13 +85,13 @@ def are_rates(values: np.ndarray) -> np.ndarray:
     return (values >= 0) & (values < np.inf)  # excludes NaN
 
 
-def known_rate(name: str, value: jax.Array, hint: str = "") -> jax.Array:
+def known_rate(name: str, value: jax.Array) -> jax.Array:
     """Return a rate on a device, or those of many runs, after waiting for it to check it."""
     value = real_array(name, value)
     if value.is_fully_addressable or value.is_fully_replicated:  # else no process has all of it
         found = np.asarray(value)
         if not are_rates(found).all():
-            raise ValueError(f"{name} must be finite and not negative, got {found}{hint}")
+            raise ValueError(f"{name} must be finite and not negative, got {found}")
     return value
 
 
@@ -143,12 +138,10 @@ def real_epoch(name: str, value: Any) -> Array:
         is_integer = jnp.issubdtype(value.dtype, jnp.integer)
         return jnp.maximum(clipped(value) if is_integer else value, 0)
     found = np.asarray(value)
-    if found.dtype == object or not (
-        np.issubdtype(found.dtype, np.integer) or np.issubdtype(found.dtype, np.floating)
-    ):
+    if found.dtype.kind not in "iuf":
         raise TypeError(f"{name} must be a real number, or an array of them, got {shown(value)}")
     for extreme in (found.min(), found.max()) if found.size else ():
-        if np.issubdtype(found.dtype, np.integer):
+        if found.dtype.kind in "iu":
             epoch_number(name, extreme)
         elif not 0 <= extreme <= largest_epoch():
             raise ValueError(
@@ -167,11 +160,15 @@ def clipped(value: jax.Array) -> jax.Array:
 
 def sequence(name: str, value: Any, of: str) -> list[Any]:
     """Return the elements of a list, a tuple, a range, or a NumPy or JAX array."""
-    if isinstance(value, np.ndarray | jax.Array) and value.ndim:
-        return list(value)
-    if isinstance(value, Sequence) and not isinstance(value, str | bytes):
-        return list(value)
-    raise TypeError(f"{name} must be a sequence of {of}, got {shown(value)}")
+    if not _is_sequence(value):
+        raise TypeError(f"{name} must be a sequence of {of}, got {shown(value)}")
+    return list(value)
+
+
+def _is_sequence(value: Any) -> bool:
+    if isinstance(value, np.ndarray | jax.Array):
+        return value.ndim > 0
+    return isinstance(value, Sequence) and not isinstance(value, str | bytes)
 
 
 def group_names(name: str, value: Any) -> tuple[str, ...]:
@@ -208,8 +205,6 @@ def base_rates(name: str, value: Any, named_as: Any = None) -> list[float | jax.
             raise ValueError(f"{name} must have at least one rate, got an empty mapping")
         return [rate(f"{name}[{key!r}]", value[key]) for key in names]
     value = unwrap(value)
-    if isinstance(value, jax.Array) and value.ndim > 1:
-        raise ValueError(f"{name} must have one axis at most, got the shape {value.shape}")
     if isinstance(value, numbers.Real) or (isinstance(value, jax.Array) and value.ndim == 0):
         return [rate(name, value)]
     if hasattr(value, "param_groups"):  # PyTorch's order
@@ -249,28 +244,20 @@ def table(name: str, value: Any, boundaries: int, *, more: int) -> Array:
         if value.ndim not in (1, 2):
             raise ValueError(f"{name} must have one or two axes, got the shape {value.shape}")
         result: Array = real_array(name, value)
-        _count(name, len(result), boundaries, more)
     else:
-        entries = sequence(name, value, "numbers, or of rows of numbers")
-        _count(name, len(entries), boundaries, more)
-        result = _rows(name, entries)
-    if result.ndim == 2 and result.shape[1] == 0:
-        raise ValueError(f"{name} must have a column for each param group, got empty rows")
-    return result
-
-
-def _count(name: str, found: int, boundaries: int, more: int) -> None:
-    if found != boundaries + more:
+        result = _rows(name, sequence(name, value, "numbers, or of rows of numbers"))
+    if len(result) != boundaries + more:
         relation = "one entry more than" if more else "as many entries as"
         raise ValueError(
             f"{name} must have {relation} there are boundaries: "
-            f"{boundaries + more} for {boundaries} boundaries, got {found}"
+            f"{boundaries + more} for {boundaries} boundaries, got {len(result)}"
         )
+    return result
 
 
 def _rows(name: str, entries: list[Any]) -> Array:
     """Stack numbers, or rows of them; any of them may be a scalar JAX array."""
-    if not any(map(_is_row, entries)):
+    if not any(map(_is_sequence, entries)):
         return _stack([rate(f"{name}[{i}]", entry) for i, entry in enumerate(entries)])
     width = None
     result = []
@@ -284,12 +271,6 @@ def _rows(name: str, entries: list[Any]) -> Array:
         width = len(row)
         result.append(_stack([rate(f"{name}[{i}][{j}]", v) for j, v in enumerate(row)]))
     return _stack(result)
-
-
-def _is_row(entry: Any) -> bool:
-    if isinstance(entry, np.ndarray | jax.Array):
-        return entry.ndim > 0
-    return isinstance(entry, Sequence) and not isinstance(entry, str | bytes)
 
 
 def _stack(entries: Sequence[Any]) -> Array:

@@ -1,4 +1,1 @@
-"""From a config to a scheduler.
-
-It may import schedules, core, link, checks and types.
-"""
+"""From a config to a scheduler."""

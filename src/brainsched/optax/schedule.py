@@ -14,7 +14,7 @@ from brainsched.core import config as configuring
 from brainsched.core.evaluation import float64_arithmetic
 from brainsched.core.scheduler import LRScheduler
 from brainsched.optax.groups import group_number
-from brainsched.schedules.per_update import PerUpdate
+from brainsched.schedules.composition import PerUpdate
 from brainsched.types import Array
 
 

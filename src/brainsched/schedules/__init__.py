@@ -1,10 +1,7 @@
-"""The schedules: a file for each family, a class for each schedule, a formula for each class.
+"""The schedules: a file for each family, a class for each schedule, a formula for each class."""
 
-It may import core, link, checks and types.
-"""
-
-from brainsched.schedules.branch import Branch
-from brainsched.schedules.composition import ChainedScheduler, SequentialLR
+from brainsched.schedules.branch import Branch, Extension
+from brainsched.schedules.composition import ChainedScheduler, PerUpdate, SequentialLR
 from brainsched.schedules.cosine import (
     CosineAnnealingLR,
     CosineAnnealingWarmRestarts,
@@ -12,15 +9,13 @@ from brainsched.schedules.cosine import (
 )
 from brainsched.schedules.cyclic import CyclicLR, OneCycleLR
 from brainsched.schedules.exponential import ExponentialDecayLR, ExponentialLR
-from brainsched.schedules.extension import Extension
+from brainsched.schedules.functional import LambdaLR
 from brainsched.schedules.inverse import InverseSqrtLR, InverseTimeDecayLR
-from brainsched.schedules.lambda_lr import LambdaLR
-from brainsched.schedules.per_update import PerUpdate
 from brainsched.schedules.piecewise_constant import PiecewiseConstantSchedule
 from brainsched.schedules.piecewise_linear import PiecewiseLinearSchedule
 from brainsched.schedules.plateau import ReduceLROnPlateau
-from brainsched.schedules.polynomial import LinearLR, PolynomialLR
-from brainsched.schedules.steps import ConstantLR, MultiStepLR, StepLR
+from brainsched.schedules.polynomial import ConstantLR, LinearLR, PolynomialLR
+from brainsched.schedules.steps import MultiStepLR, StepLR
 from brainsched.schedules.warmup import WSD, WarmupScheduler
 
 __all__ = [

@@ -8,7 +8,7 @@ from brainsched.core.scheduler import LRScheduler
 from brainsched.schedules import schedule_checks
 from brainsched.schedules.curves import between, cosine, linear, progress
 from brainsched.schedules.floors import FallingLR, GroupRates
-from brainsched.schedules.lambda_lr import evaluate
+from brainsched.schedules.functional import evaluate
 from brainsched.schedules.lengths import length, periods
 from brainsched.schedules.powers import Powers
 from brainsched.types import BaseLRs, Epochs, LRs, Rates
@@ -71,7 +71,7 @@ class CyclicLR(LRScheduler):
         modes = ["triangular", "triangular2", "exp_range"]
         self.mode = schedule_checks.one_of("mode", mode, modes)
         self.gamma = schedule_checks.within("gamma", gamma, "(0, 1]")
-        self.scale_fn = None if scale_fn is None else schedule_checks.function("scale_fn", scale_fn)
+        self.scale_fn = scale_fn
         self.scale_mode = schedule_checks.one_of("scale_mode", scale_mode, ["cycle", "iterations"])
         self._powers = Powers(self.gamma if mode == "exp_range" else 0.5)
         super().__init__(base_lr, last_epoch)

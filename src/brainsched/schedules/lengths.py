@@ -30,8 +30,6 @@ def length(name: str, value: Any, *, or_zero: bool = False) -> float:
 
 def boundaries(name: str, value: Any) -> list[float]:
     """Return epochs in strictly ascending order."""
-    if isinstance(value, jax.core.Tracer):
-        raise TypeError(f"{name} must be known when the schedule is built, got a traced array")
     entries = list(np.asarray(value)) if isinstance(value, jax.Array) else value
     entries = checks.sequence(name, entries, "numbers")
     result = [length(f"{name}[{i}]", entry, or_zero=True) for i, entry in enumerate(entries)]

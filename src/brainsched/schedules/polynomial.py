@@ -1,4 +1,4 @@
-"""Rates that follow a power of the time that is left, or a straight line."""
+"""Rates that follow a power of the time that is left, a straight line, or one step."""
 
 from types import ModuleType
 
@@ -6,12 +6,8 @@ from brainsched.core.scheduler import LRScheduler
 from brainsched.schedules import schedule_checks
 from brainsched.schedules.curves import between, polynomial, progress
 from brainsched.schedules.floors import FallingLR
-from brainsched.schedules.lengths import length
-from brainsched.schedules.steps import ConstantLR
+from brainsched.schedules.lengths import length, reached
 from brainsched.types import BaseLRs, Epochs, LRs, Rates
-
-# ConstantLR was here in version 0.1.0.
-__all__ = ["ConstantLR", "LinearLR", "PolynomialLR"]
 
 
 class PolynomialLR(FallingLR):
@@ -111,3 +107,48 @@ class LinearLR(LRScheduler):
         """Go from factor to factor; see :meth:`LRScheduler.formula`."""
         at = progress(epoch, self.total_iters, xp)
         return base_lrs * between(self.start_factor, self.end_factor, at)
+
+
+class ConstantLR(LRScheduler):
+    r"""A rate that is multiplied by ``factor`` at first, and then is the base rate.
+
+    .. math::
+
+        \eta_t = \begin{cases}
+            \eta_\text{base} \cdot \text{factor} & t < \text{total\_iters} \\
+            \eta_\text{base} & \text{otherwise}
+        \end{cases}
+
+    Parameters
+    ----------
+    base_lr, last_epoch : float, sequence or mapping of float; int
+        The base rate of every param group, or one for each; the epoch to begin at.
+    factor, total_iters : float, int or float
+        The first multiplier, in [0, 1], and the epoch from which it is 1.
+
+    Examples
+    --------
+    >>> import brainsched
+    >>> brainsched.ConstantLR(0.5, factor=0.5, total_iters=2).lr_at(range(4)).ravel().tolist()
+    [0.25, 0.25, 0.5, 0.5]
+
+    References
+    ----------
+    The class of this name in PyTorch, ``torch.optim.lr_scheduler.ConstantLR``.
+    """
+
+    def __init__(
+        self,
+        base_lr: Rates = 1e-3,
+        factor: float = 1.0 / 3,
+        total_iters: int | float = 5,
+        last_epoch: int = 0,
+    ) -> None:
+        self.factor = schedule_checks.within("factor", factor, "[0, 1]")
+        self.total_iters = length("total_iters", total_iters, or_zero=True)
+        self._end = float(reached(self.total_iters))
+        super().__init__(base_lr, last_epoch)
+
+    def formula(self, epoch: Epochs, base_lrs: BaseLRs, xp: ModuleType) -> LRs:
+        """Choose the multiplier; see :meth:`LRScheduler.formula`."""
+        return base_lrs * xp.where(epoch < self._end, self.factor, 1.0)

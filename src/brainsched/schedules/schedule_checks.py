@@ -1,6 +1,6 @@
 """Checks of what the arguments of several schedules have in common."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -32,11 +32,10 @@ def within(name: str, value: Any, interval: str) -> float:
 
 def one_of(name: str, value: Any, choices: Sequence[str]) -> str:
     """Return ``value``, which must be one of ``choices``."""
-    listed = ", ".join(map(repr, choices))
-    if not isinstance(value, str):
-        raise TypeError(f"{name} must be one of {listed}, got {checks.shown(value)}")
     if value not in choices:
-        raise ValueError(f"{name} must be one of {listed}, got {value!r}")
+        error = ValueError if isinstance(value, str) else TypeError
+        listed = ", ".join(map(repr, choices))
+        raise error(f"{name} must be one of {listed}, got {value!r}")
     return value
 
 
@@ -45,10 +44,3 @@ def flag(name: str, value: Any) -> bool:
     if not isinstance(value, bool | np.bool_):
         raise TypeError(f"{name} must be True or False, got {checks.shown(value)}")
     return bool(value)
-
-
-def function(name: str, value: Any) -> Callable[[Any], Any]:
-    """Return ``value``, which must be callable."""
-    if not callable(value):
-        raise TypeError(f"{name} must be a function of one argument, got {checks.shown(value)}")
-    return value

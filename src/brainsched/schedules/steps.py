@@ -1,9 +1,8 @@
-"""Rates that change in steps: by a constant factor at given epochs, or once."""
+"""Rates that change in steps: by a constant factor at given epochs."""
 
 from collections.abc import Sequence
 from types import ModuleType
 
-from brainsched.core.scheduler import LRScheduler
 from brainsched.schedules import schedule_checks
 from brainsched.schedules.floors import FallingLR
 from brainsched.schedules.lengths import boundaries, length, periods, reached
@@ -114,48 +113,3 @@ class MultiStepLR(FallingLR):
         """Count the milestones so far; see :meth:`LRScheduler.formula`."""
         rates = base_lrs * self._powers(self._falls(epoch, xp), xp)
         return self._above_floor(rates, base_lrs, xp)
-
-
-class ConstantLR(LRScheduler):
-    r"""A rate that is multiplied by ``factor`` at first, and then is the base rate.
-
-    .. math::
-
-        \eta_t = \begin{cases}
-            \eta_\text{base} \cdot \text{factor} & t < \text{total\_iters} \\
-            \eta_\text{base} & \text{otherwise}
-        \end{cases}
-
-    Parameters
-    ----------
-    base_lr, last_epoch : float, sequence or mapping of float; int
-        The base rate of every param group, or one for each; the epoch to begin at.
-    factor, total_iters : float, int or float
-        The first multiplier, in [0, 1], and the epoch from which it is 1.
-
-    Examples
-    --------
-    >>> import brainsched
-    >>> brainsched.ConstantLR(0.5, factor=0.5, total_iters=2).lr_at(range(4)).ravel().tolist()
-    [0.25, 0.25, 0.5, 0.5]
-
-    References
-    ----------
-    The class of this name in PyTorch, ``torch.optim.lr_scheduler.ConstantLR``.
-    """
-
-    def __init__(
-        self,
-        base_lr: Rates = 1e-3,
-        factor: float = 1.0 / 3,
-        total_iters: int | float = 5,
-        last_epoch: int = 0,
-    ) -> None:
-        self.factor = schedule_checks.within("factor", factor, "[0, 1]")
-        self.total_iters = length("total_iters", total_iters, or_zero=True)
-        self._end = float(reached(self.total_iters))
-        super().__init__(base_lr, last_epoch)
-
-    def formula(self, epoch: Epochs, base_lrs: BaseLRs, xp: ModuleType) -> LRs:
-        """Choose the multiplier; see :meth:`LRScheduler.formula`."""
-        return base_lrs * xp.where(epoch < self._end, self.factor, 1.0)
