@@ -136,7 +136,7 @@ def test_it_cannot_be_changed_behind_the_back_of_compiled_code():
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [
-        ((0.1, 0.0, 1.0), TypeError, "schedule must be an LRScheduler, got float"),
+        ((0.1, 0.0, 1.0), TypeError, "schedule must be a scheduler of brainsched, got float"),
         (
             (brainsched.CosineAnnealingLR(T_max=9), -1.0, 1.0),
             ValueError,
@@ -156,7 +156,7 @@ def test_it_cannot_be_changed_behind_the_back_of_compiled_code():
         (
             (brainsched.ReduceLROnPlateau(1.0), -1.0, 1.0),
             TypeError,
-            "the value of a ValueSchedule needs a rate that is a function of the epoch",
+            "schedule needs a rate that is a function of the epoch",
         ),
         ((CURVES[0], "1", 1.0), TypeError, "at_zero must be a number, got '1'"),
         ((CURVES[0], 0.0, True), TypeError, "at_one must be a number, got True"),

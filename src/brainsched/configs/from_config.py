@@ -12,7 +12,6 @@ from typing import Any, NamedTuple
 from brainsched import checks
 from brainsched.configs.lengths import Lengths
 from brainsched.core import config as configuring
-from brainsched.core.config import parameters
 from brainsched.core.scheduler import LRScheduler
 
 # Integers, but not in the unit in which the scheduler is stepped.
@@ -93,7 +92,7 @@ def from_config(
 
 
 class _Reader:
-    """Copies a config into dicts, lists and tuples, as long as it is of a bounded size.
+    """Copies a config into dicts and lists, as long as it is of a bounded size.
 
     It notes each ``steps_per_epoch`` of a part that says by it that it is stepped once an update.
     """
@@ -123,8 +122,7 @@ class _Reader:
                 self.steps_per_epoch.add(int(number))
             return entries
         if isinstance(value, Sequence):
-            kind = tuple if isinstance(value, tuple) else list
-            return kind(self.read(entry, depth + 1) for entry in value)
+            return [self.read(entry, depth + 1) for entry in value]
         return value
 
 
@@ -147,12 +145,6 @@ class _Builder(NamedTuple):
                 raise ValueError(
                     f"config[{key!r}] must be one of {known}; got {reprlib.repr(name)}"
                 )
-            for argument in arguments:
-                if argument not in parameters(cls):
-                    raise ValueError(
-                        f"{cls.__name__} has no argument {reprlib.repr(argument)}; it has "
-                        f"{', '.join(parameters(cls))}"
-                    )
         of_parts = self
         if cls._parts_are_in_epochs:
             if self.lengths.steps_per_epoch is not None:
@@ -175,10 +167,8 @@ class _Builder(NamedTuple):
             return {
                 key: self.argument(f"{place}[{key!r}]", entry, kind) for key, entry in value.items()
             }
-        if isinstance(value, list | tuple):
-            return type(value)(
-                self.argument(f"{place}[{i}]", entry, kind) for i, entry in enumerate(value)
-            )
+        if isinstance(value, list):
+            return [self.argument(f"{place}[{i}]", entry, kind) for i, entry in enumerate(value)]
         if not isinstance(value, str):
             return value
         length = None if kind is None else self.lengths.resolved(place, value, kind is int)
@@ -222,7 +212,9 @@ def _kind_of_length(cls: Any, argument: str) -> type | None:
     By its annotation, or else by its default. A rate, with its "floating", is none, nor is a text.
     """
     # The signature of the class is without types, for help().
-    parameter = inspect.signature(cls.__init__).parameters[argument]
+    parameter = inspect.signature(cls.__init__).parameters.get(argument)
+    if parameter is None:  # the class refuses it
+        return None
     names = set(re.findall(r"\w+", inspect.formatannotation(parameter.annotation)))
     if parameter.annotation is parameter.empty:
         names = {type(parameter.default).__name__} & {"float", "str"} or {"int"}

@@ -1,8 +1,6 @@
 """Plans that leave another one: to cool a run down, to warm it up again, to end it elsewhere."""
 
-import math
 from collections.abc import Sequence
-from fractions import Fraction
 from types import ModuleType
 from typing import Any
 
@@ -41,14 +39,10 @@ class Branch(Composition):
         The length of the transition, in epochs.
     end_lr, end_lr_ratio : float, sequence or mapping of float; float, optional
         The last rate: as a rate, or as a share of the base rate in [0, 1]. Default: the base rate.
-    strategy : {'linear', 'cos', 'sqrt', 'exponential', 'polynomial'}
-        The curve: :math:`f(x)` is :math:`x`, :math:`\frac{1}{2} (1 - \cos \pi x)`,
-        :math:`\sqrt{x}` or :math:`1 - (1 - x)^\text{power}`; or, by a constant factor,
-        :math:`\eta_t = (\eta^\text{old}_\text{at})^{1 - x} \eta_\text{end}^x`.
+    strategy, power : {'linear', 'cos', 'sqrt', 'exponential', 'polynomial'}, float
+        As ``decay_strategy`` of :class:`WSD`, where :math:`1 - f(x)` is the base rate's weight.
     last_epoch : int, optional
         The epoch to begin at. Default: the present one of ``scheduler``.
-    power : float
-        The power of ``'polynomial'``, above 0.
 
     Examples
     --------
@@ -151,16 +145,14 @@ class Extension(Composition):
 
     @property
     def stage_boundaries(self) -> Sequence[float]:
-        """Those of the old schedule, each at the first epoch that reaches it."""
-        return [self._reaches(boundary) for boundary in self.scheduler.stage_boundaries]
-
-    def _reaches(self, boundary: float) -> float:
-        if boundary <= self.at:
-            return boundary
-        if boundary >= self.end:
-            return boundary - self.end + self.new_end
-        stretch = Fraction(self.new_end - self.at) / Fraction(self.end - self.at)
-        return math.ceil(self.at + Fraction(boundary - self.at) * stretch)
+        """Those of the old schedule, at their new times."""
+        last = largest_epoch()
+        old_times = [0, self.at, self.end, self.end + last]
+        new_times = [0, self.at, self.new_end, self.new_end + last]
+        found: list[float] = np.interp(
+            self.scheduler.stage_boundaries, old_times, new_times
+        ).tolist()
+        return found
 
     def formula(self, epoch: Epochs, base_lrs: Any, xp: ModuleType) -> LRs:
         """Evaluate the old schedule at another time; see :meth:`LRScheduler.formula`."""

@@ -5,7 +5,6 @@ does not step them.
 """
 
 import itertools
-import math
 import warnings
 from collections.abc import Mapping, Sequence
 from fractions import Fraction
@@ -260,8 +259,7 @@ class PerUpdate(Composition):
     @property
     def stage_boundaries(self) -> Sequence[float]:
         """Those of the part, in updates."""
-        boundaries = map(Fraction, self.scheduler.stage_boundaries)
-        return [math.ceil(at.limit_denominator(1_000_000) * self._steps) for at in boundaries]
+        return [at * self.steps_per_epoch for at in self.scheduler.stage_boundaries]
 
     def formula(self, epoch: Epochs, base_lrs: Any, xp: ModuleType) -> LRs:
         """Evaluate the part at the quotient; see :meth:`LRScheduler.formula`."""

@@ -62,13 +62,6 @@ class CosineAnnealingLR(FallingLR):
         return between(base_lrs, self._floor(base_lrs, xp), cosine(at, xp))
 
 
-class _Shown(float):
-    """A number that has a ``value``, as it has where braintools keeps it in a State."""
-
-    def __init__(self, value: Any) -> None:
-        self.value = float(value)
-
-
 class CosineAnnealingWarmRestarts(FallingLR):
     r"""A rate that falls along a cosine again and again, from the base rate.
 
@@ -146,12 +139,12 @@ class CosineAnnealingWarmRestarts(FallingLR):
     @property
     def T_cur(self) -> float:
         """The number of epochs since the last restart."""
-        return _Shown(self._cycle(np.asarray(self.epoch, np.float64), np)[1])
+        return float(self._cycle(np.asarray(self.epoch, np.float64), np)[1])
 
     @property
     def T_i(self) -> float:
         """The length of the present cycle, in epochs."""
-        return _Shown(self._cycle(np.asarray(self.epoch, np.float64), np)[2])
+        return float(self._cycle(np.asarray(self.epoch, np.float64), np)[2])
 
     def _cycle(self, epoch: Any, xp: ModuleType) -> tuple[Any, Any, Any]:
         """Return which cycle it is, the time since its restart, and its length."""

@@ -54,9 +54,8 @@ class Floor(GroupRates):
         """Raise if a group would rise to its floor; rates on a device are not looked at."""
         for group, base in enumerate(bases if self._ratio is None else []):
             rate = self._rates[group]
-            if isinstance(rate, jax.Array) or isinstance(base, jax.Array):
-                continue
-            if np.float32(rate) > np.float32(base):
+            known = not (isinstance(rate, jax.Array) or isinstance(base, jax.Array))
+            if known and np.float32(rate) > np.float32(base):
                 raise ValueError(
                     f"{self._name} must be at most the base rate of each param group, which is "
                     f"{base:g} in group {group}, got {rate:g}"

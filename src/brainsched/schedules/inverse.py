@@ -91,8 +91,7 @@ class InverseTimeDecayLR(FallingLR):
     decay_steps : int or float
         In epochs; in updates if stepped once an update: how long a growth by ``decay_rate`` takes.
     decay_rate : float
-        What the divisor grows by: :math:`r`, 0 or more. With 1 the rate is a half, a third, a
-        quarter of the first one after 1, 2 and 3 times ``decay_steps``.
+        What the divisor grows by: :math:`r`, 0 or more.
     staircase : bool
         Whether :math:`t / \text{decay\_steps}` is rounded down, so that the rate changes in steps.
     eta_min, eta_min_ratio : float, sequence or mapping of float; float, optional

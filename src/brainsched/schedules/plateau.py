@@ -52,7 +52,8 @@ class ReduceLROnPlateau(FallingLR):
 
     with the rate of ``scheduler``, or without one the base rate. The rate is reduced when the
     metric has not improved for more than ``patience`` observations. To improve is to be better
-    than ``best`` by ``threshold * |best|``, or by ``threshold`` in threshold mode ``'abs'``.
+    than ``best`` by ``threshold * |best|``, or by ``threshold`` in threshold mode ``'abs'``, both
+    in float32. ``best`` does not change during a cooldown.
 
     Parameters
     ----------
@@ -78,12 +79,6 @@ class ReduceLROnPlateau(FallingLR):
     ----------
     best, num_bad_epochs, cooldown_counter, reductions : brainstate.State
         The best metric; observations without an improvement, and left to ignore; reductions.
-
-    Notes
-    -----
-    Metrics are compared in float32. NaN is not an improvement. ``best`` does not change during a
-    cooldown, as in braintools. The threshold is a share of ``|best|``: the usual ``best * (1 -
-    threshold)`` lies above a negative ``best`` (PyTorch #47513).
 
     Examples
     --------
@@ -212,6 +207,8 @@ class ReduceLROnPlateau(FallingLR):
         now, reductions = position
         cooling = rest > 0
         margin = self.threshold
+        # A share of |best|: the usual best * (1 - threshold) lies above a best below 0 (PyTorch
+        # #47513).
         if self.threshold_mode == "rel":  # best is infinite at first
             margin = margin * xp.where(xp.isfinite(best), xp.abs(best), 0)
         better = metric < best - margin if self.mode == "min" else metric > best + margin

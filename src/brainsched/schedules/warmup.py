@@ -76,15 +76,13 @@ class WSD(FallingLR):
         The first rate: see :class:`WarmupScheduler`.
     eta_min, eta_min_ratio : float, sequence or mapping of float; float, optional
         Lower bound of the fall, at most the base rate: as a rate, or as a share of it in [0, 1].
-    decay_strategy : {'linear', 'cos', 'sqrt', 'exponential', 'polynomial'}
+    decay_strategy, power : {'linear', 'cos', 'sqrt', 'exponential', 'polynomial'}, float
         How the rate falls: with a share :math:`x` of the decay behind it, the base rate has the
         weight :math:`1 - x`, :math:`\frac{1}{2} (1 + \cos \pi x)`, :math:`1 - \sqrt{x}` or
         :math:`(1 - x)^\text{power}`, and ``eta_min`` the rest; or, by a constant factor, the rate
         is :math:`\eta_\text{base}^{1 - x} \eta_\text{min}^x`, with ``eta_min`` above 0.
     cycles : int
         How often the rate rises, stays and falls: 1 or more.
-    power : float
-        The power of ``'polynomial'``, above 0.
 
     Examples
     --------
