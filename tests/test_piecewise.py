@@ -172,7 +172,7 @@ def test_from_rates_takes_a_column_for_each_group():
 @pytest.mark.parametrize(
     ("boundaries", "rates", "error", "message"),
     [
-        ([30], [0.1], ValueError, "rates must have one entry more .* 2 for 1 boundaries, got 1"),
+        ([30], [0.1], ValueError, "rates must have one entry for each stage, 2 in all, got 1"),
         ([30], [0.1, -0.1], ValueError, r"rates\[1\] must be finite and not negative, got -0.1"),
         ([30], [[0.1, "x"], [0.1, 0.2]], TypeError, r"rates\[0\]\[1\] must be a number, got 'x'"),
         (["30"], [0.1, 0.01], TypeError, r"boundaries\[0\] must be a number, got '30'"),
@@ -265,7 +265,7 @@ BAD_LINES: list[tuple[list[int], list[float], str]] = [
     (
         [0, 30],
         [1.0, 0.5, 0.1],
-        r"values must have as many entries as there are boundaries: 2 for 2 boundaries, got 3",
+        r"values must have one entry for each boundary, 2 in all, got 3",
     ),
     ([], [], r"boundaries must have at least one epoch, got an empty sequence"),
     (

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from brainsched.types import Array, epoch_dtype, largest_epoch, rate_dtype
+from brainsched.types import Array, epoch_dtype, largest_epoch
 
 LARGEST_RATE = float(np.finfo(np.float32).max)
 
@@ -114,6 +114,43 @@ def epoch_number(name: str, value: Any) -> int:
     return result
 
 
+def count(name: str, value: Any, *, least: int) -> int:
+    """Return a number of times as an int: at least ``least``, and within the epoch's dtype."""
+    result = integer(name, value)
+    if not least <= result <= largest_epoch():
+        raise ValueError(
+            f"{name} must be an integer from {least} to {largest_epoch()}, got {result}"
+        )
+    return result
+
+
+def within(name: str, value: Any, interval: str) -> float:
+    """Return ``value`` as a float: a number in ``interval``, written like ``'(0, 1]'``."""
+    result = number(name, value)
+    low, high = map(float, interval[1:-1].split(","))
+    after_low = result >= low if interval[0] == "[" else result > low
+    before_high = result <= high if interval[-1] == "]" else result < high
+    if not (after_low and before_high):
+        raise ValueError(f"{name} must be a number in {interval}, got {value!r}")
+    return result
+
+
+def one_of(name: str, value: Any, choices: Sequence[str]) -> str:
+    """Return ``value``, which must be one of ``choices``."""
+    if value not in choices:
+        error = ValueError if isinstance(value, str) else TypeError
+        listed = ", ".join(map(repr, choices))
+        raise error(f"{name} must be one of {listed}, got {value!r}")
+    return value
+
+
+def flag(name: str, value: Any) -> bool:
+    """Return ``value`` as a bool, which it must be."""
+    if not isinstance(value, bool | np.bool_):
+        raise TypeError(f"{name} must be True or False, got {shown(value)}")
+    return bool(value)
+
+
 def epoch(name: str, value: Any) -> Array:
     """Return an epoch as a scalar in the dtype of ``last_epoch``.
 
@@ -160,12 +197,13 @@ def clipped(value: jax.Array) -> jax.Array:
 
 def sequence(name: str, value: Any, of: str) -> list[Any]:
     """Return the elements of a list, a tuple, a range, or a NumPy or JAX array."""
-    if not _is_sequence(value):
+    if not is_sequence(value):
         raise TypeError(f"{name} must be a sequence of {of}, got {shown(value)}")
     return list(value)
 
 
-def _is_sequence(value: Any) -> bool:
+def is_sequence(value: Any) -> bool:
+    """Whether ``value`` is a list, a tuple, a range, or an array with an axis, but no text."""
     if isinstance(value, np.ndarray | jax.Array):
         return value.ndim > 0
     return isinstance(value, Sequence) and not isinstance(value, str | bytes)
@@ -230,50 +268,3 @@ def metric(name: str, value: Any) -> Array:
     if value.ndim:
         raise ValueError(f"{name} must be a scalar, got an array of shape {value.shape}")
     return value
-
-
-def table(name: str, value: Any, boundaries: int, *, more: int) -> Array:
-    """Return one multiplier for each stage, or a row for each with one for each param group.
-
-    Returns
-    -------
-    array of shape ``(rows,)`` or ``(rows, groups)``
-        In float64; if it or an entry is a JAX array, such an array, in its dtype or the rate's.
-    """
-    if isinstance(value, jax.Array):
-        if value.ndim not in (1, 2):
-            raise ValueError(f"{name} must have one or two axes, got the shape {value.shape}")
-        result: Array = real_array(name, value)
-    else:
-        result = _rows(name, sequence(name, value, "numbers, or of rows of numbers"))
-    if len(result) != boundaries + more:
-        relation = "one entry more than" if more else "as many entries as"
-        raise ValueError(
-            f"{name} must have {relation} there are boundaries: "
-            f"{boundaries + more} for {boundaries} boundaries, got {len(result)}"
-        )
-    return result
-
-
-def _rows(name: str, entries: list[Any]) -> Array:
-    """Stack numbers, or rows of them; any of them may be a scalar JAX array."""
-    if not any(map(_is_sequence, entries)):
-        return _stack([rate(f"{name}[{i}]", entry) for i, entry in enumerate(entries)])
-    width = None
-    result = []
-    for i, entry in enumerate(entries):
-        row = sequence(f"{name}[{i}]", entry, "numbers, one for each param group")
-        if width not in (None, len(row)):
-            raise ValueError(
-                f"{name} must have rows of equal length, "
-                f"got {len(row)} in {name}[{i}] and {width} in {name}[0]"
-            )
-        width = len(row)
-        result.append(_stack([rate(f"{name}[{i}][{j}]", v) for j, v in enumerate(row)]))
-    return _stack(result)
-
-
-def _stack(entries: Sequence[Any]) -> Array:
-    if any(isinstance(entry, jax.Array) for entry in entries):
-        return jnp.stack([jnp.asarray(entry, rate_dtype()) for entry in entries])
-    return np.asarray(entries, np.float64)

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from brainsched import checks
-from brainsched.schedules import schedule_checks
+from brainsched import checks as schedule_checks
 
 
 class LayerwiseDecay(NamedTuple):

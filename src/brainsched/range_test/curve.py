@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import Float
 
-from brainsched.schedules import schedule_checks
+from brainsched import checks as schedule_checks
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -21,9 +21,9 @@ from jax.interpreters.partial_eval import dce_jaxpr
 from jaxtyping import Float
 
 from brainsched import checks
+from brainsched import checks as schedule_checks
 from brainsched.core.scheduler import LRScheduler
 from brainsched.range_test.curve import RangeTest
-from brainsched.schedules import schedule_checks
 from brainsched.types import Array, rate_dtype
 
 

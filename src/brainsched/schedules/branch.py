@@ -7,8 +7,8 @@ from typing import Any
 import jax
 import numpy as np
 
+from brainsched import checks
 from brainsched.core.scheduler import LRScheduler
-from brainsched.schedules import schedule_checks
 from brainsched.schedules.composition import Composition
 from brainsched.schedules.curves import STRATEGIES, fall, progress
 from brainsched.schedules.floors import Floor
@@ -69,8 +69,8 @@ class Branch(Composition):
         self.length = checked_length("length", length)
         self.end_lr, self.end_lr_ratio = end_lr, end_lr_ratio
         self._end = _end("end_lr", end_lr, end_lr_ratio, scheduler, strategy)
-        self.strategy = schedule_checks.one_of("strategy", strategy, STRATEGIES)
-        self.power = schedule_checks.within("power", power, "(0, inf)")
+        self.strategy = checks.one_of("strategy", strategy, STRATEGIES)
+        self.power = checks.within("power", power, "(0, inf)")
         super().__init__({"scheduler": scheduler}, last_epoch)
 
     @property
@@ -200,7 +200,7 @@ def cooldown(
     Hägele et al., "Scaling Laws and Compute-Optimal Training Beyond Fixed Training Durations",
     NeurIPS 2024.
     """
-    schedule_checks.one_of("decay_strategy", decay_strategy, STRATEGIES)
+    checks.one_of("decay_strategy", decay_strategy, STRATEGIES)
     _end("eta_min", eta_min, eta_min_ratio, scheduler, decay_strategy)
     end_lr = eta_min if eta_min_ratio is None else None
     options: dict[str, Any] = {"power": power, "end_lr_ratio": eta_min_ratio}

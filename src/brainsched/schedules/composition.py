@@ -18,7 +18,6 @@ from brainsched import checks
 from brainsched.core.base_rates import JointBaseRates
 from brainsched.core.evaluation import Bases, Evaluation
 from brainsched.core.scheduler import LRScheduler
-from brainsched.schedules import schedule_checks
 from brainsched.schedules.lengths import boundaries, length, quotient, reached
 from brainsched.types import Array, Epochs, LRs, largest_epoch
 
@@ -117,10 +116,8 @@ class SequentialLR(Composition):
         starts = boundaries("milestones", milestones)
         parts = _numbered(schedulers)
         if len(parts) != len(starts) + 1:
-            raise ValueError(
-                f"schedulers must have one entry more than there are milestones: "
-                f"{len(starts) + 1} for {len(starts)} milestones, got {len(parts)}"
-            )
+            count = f"one entry more than milestones, {len(starts) + 1} in all"
+            raise ValueError(f"schedulers must have {count}, got {len(parts)}")
         self._spans = list(itertools.pairwise([0, *starts, largest_epoch() + 1]))
         self.schedulers = list(parts.values())
         super().__init__(parts, last_epoch)
@@ -253,7 +250,7 @@ class PerUpdate(Composition):
         self.scheduler = scheduler
         self.steps_per_epoch: Any = length("steps_per_epoch", steps_per_epoch)
         self._steps = Fraction(self.steps_per_epoch).limit_denominator(1_000_000)
-        self.staircase = schedule_checks.flag("staircase", staircase)
+        self.staircase = checks.flag("staircase", staircase)
         super().__init__({"scheduler": scheduler}, last_epoch)
 
     @property

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from brainsched.schedules import schedule_checks
+from brainsched import checks
 from brainsched.schedules.curves import Progress, between, cosine, progress
 from brainsched.schedules.floors import FallingLR, GroupRates
 from brainsched.schedules.lengths import length, periods, reached
@@ -111,8 +111,8 @@ class CosineAnnealingWarmRestarts(FallingLR):
         eta_min_ratio: float | None = None,
     ) -> None:
         self.T_0 = length("T_0", T_0)
-        self.T_mult = schedule_checks.count("T_mult", T_mult, least=1)
-        self.decay = schedule_checks.within("decay", decay, "(0, 1]")
+        self.T_mult = checks.count("T_mult", T_mult, least=1)
+        self.decay = checks.within("decay", decay, "(0, 1]")
         self._powers = Powers(self.decay)
         starts, lengths = [0.0], [self.T_0]
         while self.T_mult > 1 and starts[-1] + lengths[-1] <= largest_epoch():

@@ -4,8 +4,8 @@ from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
+from brainsched import checks
 from brainsched.core.scheduler import LRScheduler
-from brainsched.schedules import schedule_checks
 from brainsched.schedules.curves import between, cosine, linear, progress
 from brainsched.schedules.floors import FallingLR, GroupRates
 from brainsched.schedules.functional import evaluate
@@ -68,11 +68,10 @@ class CyclicLR(LRScheduler):
         down = step_size_up if step_size_down is None else step_size_down
         self.step_size_down = length("step_size_down", down)
         self._period = self.step_size_up + self.step_size_down
-        modes = ["triangular", "triangular2", "exp_range"]
-        self.mode = schedule_checks.one_of("mode", mode, modes)
-        self.gamma = schedule_checks.within("gamma", gamma, "(0, 1]")
+        self.mode = checks.one_of("mode", mode, ["triangular", "triangular2", "exp_range"])
+        self.gamma = checks.within("gamma", gamma, "(0, 1]")
         self.scale_fn = scale_fn
-        self.scale_mode = schedule_checks.one_of("scale_mode", scale_mode, ["cycle", "iterations"])
+        self.scale_mode = checks.one_of("scale_mode", scale_mode, ["cycle", "iterations"])
         self._powers = Powers(self.gamma if mode == "exp_range" else 0.5)
         super().__init__(base_lr, last_epoch)
 
@@ -159,12 +158,10 @@ class OneCycleLR(FallingLR):
         else:
             product = length("epochs", epochs) * length("steps_per_epoch", steps_per_epoch)
             self.total_steps = length("epochs * steps_per_epoch", product)
-        names = list(ANNEALINGS)
-        self.anneal_strategy = schedule_checks.one_of("anneal_strategy", anneal_strategy, names)
-        within = schedule_checks.within
-        self.pct_start = within("pct_start", pct_start, "(0, 1)")
-        self.div_factor = within("div_factor", div_factor, "[1, inf)")
-        self.final_div_factor = within("final_div_factor", final_div_factor, "[1, inf)")
+        self.anneal_strategy = checks.one_of("anneal_strategy", anneal_strategy, [*ANNEALINGS])
+        self.pct_start = checks.within("pct_start", pct_start, "(0, 1)")
+        self.div_factor = checks.within("div_factor", div_factor, "[1, inf)")
+        self.final_div_factor = checks.within("final_div_factor", final_div_factor, "[1, inf)")
         self._by_factor = eta_min is None and eta_min_ratio is None
         super().__init__(max_lr, last_epoch, eta_min, eta_min_ratio)
 

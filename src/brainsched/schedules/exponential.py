@@ -4,7 +4,6 @@ from types import ModuleType
 
 from brainsched import checks
 from brainsched.core.scheduler import LRScheduler
-from brainsched.schedules import schedule_checks
 from brainsched.schedules.floors import FallingLR, Floor, GroupRates
 from brainsched.schedules.lengths import length, periods
 from brainsched.schedules.powers import Powers
@@ -47,7 +46,7 @@ class ExponentialLR(FallingLR):
         eta_min: Rates = 0.0,
         eta_min_ratio: float | None = None,
     ) -> None:
-        self.gamma = schedule_checks.within("gamma", gamma, "(0, 1]")
+        self.gamma = checks.within("gamma", gamma, "(0, 1]")
         self._last = Powers(self.gamma).last
         super().__init__(base_lr, last_epoch, eta_min, eta_min_ratio)
 
@@ -106,9 +105,9 @@ class ExponentialDecayLR(FallingLR):
         end_value_ratio: float | None = None,
     ) -> None:
         self.decay_steps = length("decay_steps", decay_steps)
-        self.decay_rate = schedule_checks.within("decay_rate", decay_rate, "(0, inf)")
+        self.decay_rate = checks.within("decay_rate", decay_rate, "(0, inf)")
         self.transition_begin = length("transition_begin", transition_begin, or_zero=True)
-        self.staircase = schedule_checks.flag("staircase", staircase)
+        self.staircase = checks.flag("staircase", staircase)
         self.end_value, self.end_value_ratio = end_value, end_value_ratio
         grows = self.decay_rate >= 1
         floor = 0.0 if grows or end_value is None else end_value

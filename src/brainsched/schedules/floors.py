@@ -10,7 +10,6 @@ from brainsched import checks
 from brainsched.core.base_rates import BaseRates
 from brainsched.core.evaluation import Bases, Evaluation
 from brainsched.core.scheduler import LRScheduler
-from brainsched.schedules import schedule_checks
 from brainsched.types import BaseLRs, Rates
 
 
@@ -40,7 +39,7 @@ class Floor(GroupRates):
         self.is_given = ratio is not None or not (np.isscalar(value) and value == 0)
         super().__init__(name, value, base_lr)
         if ratio is not None:
-            self._ratio = schedule_checks.within(f"{name}_ratio", ratio, "[0, 1]")
+            self._ratio = checks.within(f"{name}_ratio", ratio, "[0, 1]")
             if any(isinstance(rate, jax.Array) or rate for rate in self._rates.listed):
                 raise ValueError(f"give {name} or {name}_ratio, not both, got {value!r}")
 

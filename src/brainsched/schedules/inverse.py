@@ -2,7 +2,7 @@
 
 from types import ModuleType
 
-from brainsched.schedules import schedule_checks
+from brainsched import checks
 from brainsched.schedules.curves import between, progress
 from brainsched.schedules.floors import FallingLR, GroupRates
 from brainsched.schedules.lengths import length, periods
@@ -121,8 +121,8 @@ class InverseTimeDecayLR(FallingLR):
         eta_min_ratio: float | None = None,
     ) -> None:
         self.decay_steps = length("decay_steps", decay_steps)
-        self.decay_rate = schedule_checks.within("decay_rate", decay_rate, "[0, inf)")
-        self.staircase = schedule_checks.flag("staircase", staircase)
+        self.decay_rate = checks.within("decay_rate", decay_rate, "[0, inf)")
+        self.staircase = checks.flag("staircase", staircase)
         super().__init__(base_lr, last_epoch, eta_min, eta_min_ratio)
 
     def formula(self, epoch: Epochs, base_lrs: BaseLRs, xp: ModuleType) -> LRs:

@@ -6,6 +6,7 @@ from types import ModuleType
 from typing import Any, Self
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from brainsched import checks
@@ -13,7 +14,7 @@ from brainsched.core.scheduler import LRScheduler
 from brainsched.schedules.lengths import boundaries as checked_boundaries
 from brainsched.schedules.lengths import reached
 from brainsched.schedules.search import Search
-from brainsched.types import Array, BaseLRs, Epochs, LRs, Rates
+from brainsched.types import Array, BaseLRs, Epochs, LRs, Rates, rate_dtype
 
 
 class PiecewiseSchedule(LRScheduler):
@@ -24,7 +25,7 @@ class PiecewiseSchedule(LRScheduler):
     _cure: str
 
     def __init__(self, base_lr: Rates, last_epoch: int) -> None:
-        table = checks.table("values", self.values, len(self._boundaries), more=self._more)
+        table = _table("values", self.values, len(self._boundaries), more=self._more)
         self.max_groups = table.shape[1] if table.ndim == 2 else None
         self._multipliers = table if table.ndim == 2 else table[:, None]
         super().__init__(base_lr, last_epoch)
@@ -109,7 +110,7 @@ class PiecewiseConstantSchedule(PiecewiseSchedule):
         [0.5, 0.25, 0.125]
         """
         count = len(checked_boundaries("boundaries", boundaries))
-        table = checks.table("rates", rates, count, more=1)
+        table = _table("rates", rates, count, more=1)
         base_lr = [1.0] * table.shape[1] if table.ndim == 2 else 1.0
         return cls(base_lr, boundaries, rates, last_epoch)
 
@@ -118,3 +119,43 @@ class PiecewiseConstantSchedule(PiecewiseSchedule):
         stage = self._stages(epoch[..., 0], xp)
         multipliers = xp.asarray(self._multipliers).take(stage, axis=0, mode="clip")
         return base_lrs * multipliers[..., : len(base_lrs)]
+
+
+def _table(name: str, value: Any, boundaries: int, *, more: int) -> Array:
+    """Return one multiplier for each stage, or a row for each with one for each param group.
+
+    Returns
+    -------
+    array of shape ``(rows,)`` or ``(rows, groups)``
+        In float64; if it or an entry is a JAX array, such an array, in its dtype or the rate's.
+    """
+    if isinstance(value, jax.Array):
+        if value.ndim not in (1, 2):
+            raise ValueError(f"{name} must have one or two axes, got the shape {value.shape}")
+        result: Array = checks.real_array(name, value)
+    else:
+        result = _rows(name, checks.sequence(name, value, "numbers, or of rows of numbers"))
+    if len(result) != boundaries + more:
+        each = f"{'stage' if more else 'boundary'}, {boundaries + more} in all"
+        raise ValueError(f"{name} must have one entry for each {each}, got {len(result)}")
+    return result
+
+
+def _rows(name: str, entries: list[Any]) -> Array:
+    """Stack numbers, or rows of them; any of them may be a scalar JAX array."""
+    if not any(map(checks.is_sequence, entries)):
+        return _stack([checks.rate(f"{name}[{i}]", entry) for i, entry in enumerate(entries)])
+    rows = []
+    for i, entry in enumerate(entries):
+        row = checks.sequence(f"{name}[{i}]", entry, "numbers, one for each param group")
+        rows.append(_stack([checks.rate(f"{name}[{i}][{j}]", v) for j, v in enumerate(row)]))
+        if len(rows[i]) != len(rows[0]):
+            lengths = f"{len(rows[i])} in {name}[{i}] and {len(rows[0])} in {name}[0]"
+            raise ValueError(f"{name} must have rows of equal length, got {lengths}")
+    return _stack(rows)
+
+
+def _stack(entries: Sequence[Any]) -> Array:
+    if any(isinstance(entry, jax.Array) for entry in entries):
+        return jnp.stack([jnp.asarray(entry, rate_dtype()) for entry in entries])
+    return np.asarray(entries, np.float64)

@@ -13,7 +13,6 @@ from brainsched.core import arguments
 from brainsched.core.evaluation import Bases, Evaluation, Move, advance, stay
 from brainsched.core.scheduler import LRScheduler
 from brainsched.core.states import CountState, MetricState
-from brainsched.schedules import schedule_checks
 from brainsched.schedules.composition import require_part
 from brainsched.schedules.floors import FallingLR, Floor
 from brainsched.schedules.powers import Powers
@@ -115,15 +114,14 @@ class ReduceLROnPlateau(FallingLR):
         *,
         scheduler: LRScheduler | None = None,
     ) -> None:
-        self.mode = schedule_checks.one_of("mode", mode, ["min", "max"])
-        self.factor = schedule_checks.within("factor", factor, "(0, 1)")
-        self.patience = schedule_checks.count("patience", patience, least=0)
+        self.mode = checks.one_of("mode", mode, ["min", "max"])
+        self.factor = checks.within("factor", factor, "(0, 1)")
+        self.patience = checks.count("patience", patience, least=0)
         self.threshold = checks.number("threshold", threshold)
-        modes = ["rel", "abs"]
-        self.threshold_mode = schedule_checks.one_of("threshold_mode", threshold_mode, modes)
+        self.threshold_mode = checks.one_of("threshold_mode", threshold_mode, ["rel", "abs"])
         if mode == "min" and threshold_mode == "rel" and self.threshold >= 1:
             raise ValueError(f"threshold must be below 1 in modes 'min' and 'rel', got {threshold}")
-        self.cooldown = schedule_checks.count("cooldown", cooldown, least=0)
+        self.cooldown = checks.count("cooldown", cooldown, least=0)
         self.min_lr = min_lr
         self.eps = checks.number("eps", eps)
         self.scheduler = scheduler

@@ -2,8 +2,8 @@
 
 from types import ModuleType
 
+from brainsched import checks
 from brainsched.core.scheduler import LRScheduler
-from brainsched.schedules import schedule_checks
 from brainsched.schedules.curves import between, polynomial, progress
 from brainsched.schedules.floors import FallingLR
 from brainsched.schedules.lengths import length, reached
@@ -53,7 +53,7 @@ class PolynomialLR(FallingLR):
         eta_min_ratio: float | None = None,
     ) -> None:
         self.total_iters = length("total_iters", total_iters)
-        self.power = schedule_checks.within("power", power, "(0, inf)")
+        self.power = checks.within("power", power, "(0, inf)")
         super().__init__(base_lr, last_epoch, eta_min, eta_min_ratio)
 
     def formula(self, epoch: Epochs, base_lrs: BaseLRs, xp: ModuleType) -> LRs:
@@ -98,8 +98,8 @@ class LinearLR(LRScheduler):
         total_iters: int | float = 5,
         last_epoch: int = 0,
     ) -> None:
-        self.start_factor = schedule_checks.within("start_factor", start_factor, "[0, 1]")
-        self.end_factor = schedule_checks.within("end_factor", end_factor, "[0, 1]")
+        self.start_factor = checks.within("start_factor", start_factor, "[0, 1]")
+        self.end_factor = checks.within("end_factor", end_factor, "[0, 1]")
         self.total_iters = length("total_iters", total_iters, or_zero=True)
         super().__init__(base_lr, last_epoch)
 
@@ -144,7 +144,7 @@ class ConstantLR(LRScheduler):
         total_iters: int | float = 5,
         last_epoch: int = 0,
     ) -> None:
-        self.factor = schedule_checks.within("factor", factor, "[0, 1]")
+        self.factor = checks.within("factor", factor, "[0, 1]")
         self.total_iters = length("total_iters", total_iters, or_zero=True)
         self._end = float(reached(self.total_iters))
         super().__init__(base_lr, last_epoch)

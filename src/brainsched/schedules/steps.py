@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from types import ModuleType
 
-from brainsched.schedules import schedule_checks
+from brainsched import checks
 from brainsched.schedules.floors import FallingLR
 from brainsched.schedules.lengths import boundaries, length, periods, reached
 from brainsched.schedules.powers import Powers
@@ -51,7 +51,7 @@ class StepLR(FallingLR):
         eta_min_ratio: float | None = None,
     ) -> None:
         self.step_size = length("step_size", step_size)
-        self.gamma = schedule_checks.within("gamma", gamma, "(0, 1]")
+        self.gamma = checks.within("gamma", gamma, "(0, 1]")
         self._powers = Powers(self.gamma)
         super().__init__(base_lr, last_epoch, eta_min, eta_min_ratio)
 
@@ -103,7 +103,7 @@ class MultiStepLR(FallingLR):
         eta_min_ratio: float | None = None,
     ) -> None:
         self.milestones = milestones
-        self.gamma = schedule_checks.within("gamma", gamma, "(0, 1]")
+        self.gamma = checks.within("gamma", gamma, "(0, 1]")
         self._boundaries = boundaries("milestones", milestones)
         self._falls = Search(reached(self._boundaries))
         self._powers = Powers(self.gamma)

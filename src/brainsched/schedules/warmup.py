@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from types import ModuleType
 
+from brainsched import checks
 from brainsched.core.scheduler import LRScheduler
-from brainsched.schedules import schedule_checks
 from brainsched.schedules.curves import STRATEGIES, between, fall, progress
 from brainsched.schedules.floors import FallingLR, GroupRates
 from brainsched.schedules.lengths import length, periods
@@ -118,9 +118,9 @@ class WSD(FallingLR):
         self.decay_steps = length("decay_steps", decay_steps)
         self.warmup_start_lr = warmup_start_lr
         self._start = GroupRates("warmup_start_lr", warmup_start_lr, base_lr)
-        self.decay_strategy = schedule_checks.one_of("decay_strategy", decay_strategy, STRATEGIES)
-        self.power = schedule_checks.within("power", power, "(0, inf)")
-        self.cycles = schedule_checks.count("cycles", cycles, least=1)
+        self.decay_strategy = checks.one_of("decay_strategy", decay_strategy, STRATEGIES)
+        self.power = checks.within("power", power, "(0, inf)")
+        self.cycles = checks.count("cycles", cycles, least=1)
         self._period = self.warmup_steps + self.stay_steps + self.decay_steps
         super().__init__(base_lr, last_epoch, eta_min, eta_min_ratio)
         if decay_strategy == "exponential":

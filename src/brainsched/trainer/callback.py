@@ -6,9 +6,9 @@ from typing import Any
 
 from braintools.trainer import Callback, ModelCheckpoint
 
+from brainsched import checks as schedule_checks
 from brainsched.core.scheduler import LRScheduler
 from brainsched.link import trainer_upstream
-from brainsched.schedules import schedule_checks
 from brainsched.trainer import checkpoints, steps
 from brainsched.trainer.steps import Steps
 

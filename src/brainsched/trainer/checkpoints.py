@@ -19,8 +19,8 @@ from braintools.file import (
 from braintools.trainer import EarlyStopping, ModelCheckpoint
 
 from brainsched import checks
+from brainsched import checks as schedule_checks
 from brainsched.link import trainer_upstream
-from brainsched.schedules import schedule_checks
 from brainsched.trainer.steps import Steps, schedulers_of
 
 # The key of our entry in a checkpoint of the Trainer, and the keys in the entry.
