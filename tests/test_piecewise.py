@@ -194,9 +194,10 @@ GIVEN_TWICE = [
 
 @pytest.mark.parametrize(("base_lr", "values"), GIVEN_TWICE)
 def test_values_that_are_the_base_rate_are_warned_of_with_the_cure(base_lr, values):
-    with pytest.warns(UserWarning, match="multipliers of base_lr, equals base_lr.*from_rates"):
+    message = r"multipliers of base_lr, equals base_lr.*base_lr=1\.0"
+    with pytest.warns(UserWarning, match=message):
         PiecewiseConstantSchedule(base_lr, [30, 60], values)
-    with pytest.warns(UserWarning, match=r"equals base_lr.*base_lr=1\.0"):
+    with pytest.warns(UserWarning, match=message):
         PiecewiseLinearSchedule(base_lr, [0, 30, 60], values)
 
 

@@ -216,10 +216,6 @@ def group_names(name: str, value: Any) -> tuple[str, ...]:
     for key in value:
         if not isinstance(key, str):
             raise TypeError(f"{name} must have the names of param groups as keys, got {shown(key)}")
-        if not key or key.isdecimal():
-            raise ValueError(
-                f"{name} must have names as keys, not numbers, which count the groups, got {key!r}"
-            )
     return tuple(value)
 
 

@@ -7,13 +7,16 @@ import pkgutil
 import re
 import reprlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from fractions import Fraction
 from typing import Any, NamedTuple
 
 from brainsched import checks
-from brainsched.configs.lengths import Lengths
 from brainsched.core import config as configuring
 from brainsched.core.scheduler import LRScheduler
 
+UNITS = ("ep", "st", "run", "tok", "sp")
+_EACH_STEP = {"tok": "tokens_per_step", "sp": "samples_per_step"}
+_LENGTH = re.compile(r"([0-9]{1,18}(?:\.[0-9]{1,18})?)([A-Za-z]+|%)")
 # Integers, but not in the unit in which the scheduler is stepped.
 _NO_LENGTHS = ("T_mult", "cycles", "epochs", "steps_per_epoch")
 # A file of a few lines can be large without end: YAML's aliases share parts.
@@ -40,7 +43,7 @@ def from_config(
         ``ConfigDict`` of ml_collections or a ``DictConfig`` of OmegaConf is a mapping, too.
     epochs, steps_per_epoch, tokens_per_step, samples_per_step : int, optional
         How many epochs the run has, and how many optimizer steps an epoch, tokens or samples a
-        step. Lengths such as ``'2.4ep'``, ``'300st'``, ``'0.1run'``, ``'1000000tok'`` and
+        step. _Lengths such as ``'2.4ep'``, ``'300st'``, ``'0.1run'``, ``'1000000tok'`` and
         ``'2560sp'`` become numbers of steps where one of the last three is given, for a scheduler
         that is stepped once an update, and else numbers of epochs. ``'2.4ep'`` is exact where the
         argument may lie between steps; the other units are rounded to the nearest step. The parts
@@ -74,7 +77,7 @@ def from_config(
     """
     if not hasattr(config, "keys"):
         raise TypeError(f"config must be a mapping, got {type(config).__name__}")
-    lengths = Lengths(epochs, steps_per_epoch, tokens_per_step, samples_per_step)
+    lengths = _Lengths(epochs, steps_per_epoch, tokens_per_step, samples_per_step)
     for name, number in zip(lengths._fields, lengths[:4], strict=False):
         if number is not None and checks.integer(name, number) < 1:
             raise ValueError(f"{name} must be at least 1, got {number}")
@@ -126,12 +129,67 @@ class _Reader:
         return value
 
 
+class _Lengths(NamedTuple):
+    """What lengths with a unit, such as ``'5ep'``, are resolved with.
+
+    ``in_steps`` says whether they become steps, for a scheduler that is stepped once an update, or
+    epochs.
+    """
+
+    epochs: int | None
+    steps_per_epoch: int | None
+    tokens_per_step: int | None
+    samples_per_step: int | None
+    in_steps: bool = False
+
+    def resolved(self, place: str, text: str, whole: bool) -> int | float | None:
+        """Return the length that the text at ``place`` of a config says; None if it says none.
+
+        It is an int if ``whole`` says so; else a length in epochs may lie between steps.
+        """
+        match = _LENGTH.fullmatch(text)
+        if match is None:
+            return None
+        length, unit = Fraction(match[1]), match[2]
+        if unit not in UNITS:
+            raise ValueError(
+                f"{place} is {text!r}, and {unit!r} is not a unit: use one of {', '.join(UNITS)}"
+            )
+        if unit in ("ep", "run"):
+            if unit == "run":
+                length *= self._known("epochs", place, text)
+            if self.in_steps:
+                length *= self._known("steps_per_epoch", place, text)
+                if whole or unit == "run":
+                    length = Fraction(round(length))
+        else:
+            if unit != "st":
+                length /= self._known(_EACH_STEP[unit], place, text)
+            length = Fraction(round(length))
+            if not self.in_steps:
+                length /= self._known("steps_per_epoch", place, text)
+        if length.denominator == 1:
+            return int(length)
+        if whole:
+            raise ValueError(
+                f"{place} is {text!r}, or {float(length):.6g} epochs, but must be a whole number: "
+                f"change it, or count updates, with from_config(config, steps_per_epoch=...)"
+            )
+        return float(length)
+
+    def _known(self, name: str, place: str, text: str) -> int:
+        value = getattr(self, name)
+        if value is None:
+            raise ValueError(f"{place} is {text!r}, which needs from_config(config, {name}=...)")
+        return int(value)
+
+
 class _Builder(NamedTuple):
     """What a config is built with."""
 
     functions: Mapping[str, Callable[..., Any]]
     import_functions: bool
-    lengths: Lengths
+    lengths: _Lengths
 
     def scheduler(self, place: str, config: Mapping[str, Any]) -> LRScheduler:
         """Return the scheduler of the config at ``place`` in the whole: '' is the whole."""

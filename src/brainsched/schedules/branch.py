@@ -202,9 +202,8 @@ def cooldown(
     """
     checks.one_of("decay_strategy", decay_strategy, STRATEGIES)
     _end("eta_min", eta_min, eta_min_ratio, scheduler, decay_strategy)
-    end_lr = eta_min if eta_min_ratio is None else None
     options: dict[str, Any] = {"power": power, "end_lr_ratio": eta_min_ratio}
-    branch = Branch(scheduler, at, length, end_lr, decay_strategy, last_epoch, **options)
+    branch = Branch(scheduler, at, length, eta_min, decay_strategy, last_epoch, **options)
     return _one_way(branch, "eta_min", "at most")
 
 
@@ -232,11 +231,8 @@ def rewarm(
     --------
     >>> import brainsched
     >>> old = brainsched.PolynomialLR(base_lr=1.0, total_iters=4)
-    >>> again = brainsched.rewarm(old, at=3, length=3)
-    >>> again.lr_at(range(8)).ravel().tolist()
+    >>> brainsched.rewarm(old, at=3, length=3).lr_at(range(8)).ravel().tolist()
     [1.0, 0.75, 0.5, 0.25, 0.5, 0.75, 1.0, 1.0]
-    >>> brainsched.cooldown(again, at=6, length=4).lr_at(range(6, 11)).ravel().tolist()
-    [1.0, 0.75, 0.5, 0.25, 0.0]
 
     References
     ----------

@@ -9,8 +9,7 @@ from brainsched import checks
 from brainsched.schedules.curves import Progress, between, cosine, progress
 from brainsched.schedules.floors import FallingLR, GroupRates
 from brainsched.schedules.lengths import length, periods, reached
-from brainsched.schedules.powers import Powers
-from brainsched.schedules.search import Search
+from brainsched.schedules.tables import Powers, Search
 from brainsched.types import BaseLRs, Epochs, LRs, Rates, largest_epoch
 
 

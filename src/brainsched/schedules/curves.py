@@ -38,11 +38,6 @@ def between(start: Any, end: Any, at: Progress) -> Array:
     return start * at.left + end * at.done
 
 
-def linear(at: Progress, xp: ModuleType) -> Progress:
-    """Leave the shares as they are."""
-    return at
-
-
 def cosine(at: Progress, xp: ModuleType) -> Progress:
     """Bend the shares to half a wave of a cosine.
 
@@ -67,13 +62,15 @@ def polynomial(at: Progress, power: float) -> Progress:
     return Progress(1 - left, left)
 
 
-_STRATEGIES = {"linear": linear, "cos": cosine, "sqrt": root}
-STRATEGIES = [*_STRATEGIES, "exponential", "polynomial"]
+STRATEGIES = ["linear", "cos", "sqrt", "exponential", "polynomial"]
 
 
 def fall(start: Any, end: Any, at: Progress, strategy: str, power: float, xp: ModuleType) -> Array:
     """Return the rate on the way from ``start`` to ``end`` by one of ``STRATEGIES``."""
     if strategy == "exponential":
         return start**at.left * end**at.done
-    bent = polynomial(at, power) if strategy == "polynomial" else _STRATEGIES[strategy](at, xp)
-    return between(start, end, bent)
+    if strategy == "polynomial":
+        at = polynomial(at, power)
+    elif strategy != "linear":
+        at = cosine(at, xp) if strategy == "cos" else root(at, xp)
+    return between(start, end, at)

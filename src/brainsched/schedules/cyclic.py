@@ -6,14 +6,12 @@ from typing import Any
 
 from brainsched import checks
 from brainsched.core.scheduler import LRScheduler
-from brainsched.schedules.curves import between, cosine, linear, progress
+from brainsched.schedules.curves import between, fall, progress
 from brainsched.schedules.floors import FallingLR, GroupRates
 from brainsched.schedules.functional import evaluate
 from brainsched.schedules.lengths import length, periods
-from brainsched.schedules.powers import Powers
+from brainsched.schedules.tables import Powers
 from brainsched.types import BaseLRs, Epochs, LRs, Rates
-
-ANNEALINGS = {"cos": cosine, "linear": linear}
 
 
 class CyclicLR(LRScheduler):
@@ -79,7 +77,7 @@ class CyclicLR(LRScheduler):
         """Rise and fall, and scale; see :meth:`LRScheduler.formula`."""
         cycle, position = periods(epoch, self._period, xp)
         rise = progress(position, self.step_size_up, xp).done
-        fall = progress(position - self.step_size_up, self.step_size_down, xp).left
+        left = progress(position - self.step_size_up, self.step_size_down, xp).left
         scale: Any = 1.0
         if self.scale_fn is not None:
             counts = epoch if self.scale_mode == "iterations" else cycle + 1.0
@@ -88,7 +86,7 @@ class CyclicLR(LRScheduler):
             scale = self._powers(cycle, xp)
         elif self.mode == "exp_range":
             scale = self.gamma ** xp.minimum(epoch, self._powers.last)
-        height = rise * fall * scale
+        height = rise * left * scale
         return base_lrs * (1 - height) + self._top(base_lrs, xp) * height
 
 
@@ -158,7 +156,7 @@ class OneCycleLR(FallingLR):
         else:
             product = length("epochs", epochs) * length("steps_per_epoch", steps_per_epoch)
             self.total_steps = length("epochs * steps_per_epoch", product)
-        self.anneal_strategy = checks.one_of("anneal_strategy", anneal_strategy, [*ANNEALINGS])
+        self.anneal_strategy = checks.one_of("anneal_strategy", anneal_strategy, ["cos", "linear"])
         self.pct_start = checks.within("pct_start", pct_start, "(0, 1)")
         self.div_factor = checks.within("div_factor", div_factor, "[1, inf)")
         self.final_div_factor = checks.within("final_div_factor", final_div_factor, "[1, inf)")
@@ -169,11 +167,11 @@ class OneCycleLR(FallingLR):
         """Rise, then anneal; see :meth:`LRScheduler.formula`."""
         peak = self.pct_start * self.total_steps
         rise = progress(epoch, peak, xp)
-        fall = progress(epoch - peak, self.total_steps - peak, xp)
+        way = progress(epoch - peak, self.total_steps - peak, xp)
         by_factor = base_lrs * (1 / self.final_div_factor)
         last = by_factor if self._by_factor else self._floor(base_lrs, xp)
         return xp.where(
             epoch < peak,
             between(base_lrs * (1 / self.div_factor), base_lrs, rise),
-            between(base_lrs, last, ANNEALINGS[self.anneal_strategy](fall, xp)),
+            fall(base_lrs, last, way, self.anneal_strategy, 1.0, xp),
         )

@@ -6,7 +6,7 @@ from brainsched import checks
 from brainsched.core.scheduler import LRScheduler
 from brainsched.schedules.floors import FallingLR, Floor, GroupRates
 from brainsched.schedules.lengths import length, periods
-from brainsched.schedules.powers import Powers
+from brainsched.schedules.tables import Powers
 from brainsched.types import BaseLRs, Epochs, LRs, Rates
 
 
@@ -53,7 +53,7 @@ class ExponentialLR(FallingLR):
     def formula(self, epoch: Epochs, base_lrs: BaseLRs, xp: ModuleType) -> LRs:
         """Raise to the power; see :meth:`LRScheduler.formula`."""
         rates = base_lrs * self.gamma ** xp.minimum(epoch, self._last)
-        return self._above_floor(rates, base_lrs, xp)
+        return xp.maximum(rates, self._floor(base_lrs, xp))
 
 
 class ExponentialDecayLR(FallingLR):
@@ -126,4 +126,4 @@ class ExponentialDecayLR(FallingLR):
             exponents = xp.minimum(steps * (1 / self.decay_steps), self._powers.last)
             factors = self.decay_rate**exponents
         rates = xp.minimum(base_lrs * factors, self._ceiling(base_lrs, xp))
-        return self._above_floor(rates, base_lrs, xp)
+        return xp.maximum(rates, self._floor(base_lrs, xp))

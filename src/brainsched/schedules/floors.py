@@ -36,7 +36,6 @@ class Floor(GroupRates):
 
     def __init__(self, name: str, value: Any, ratio: Any, base_lr: Any) -> None:
         self._ratio = ratio
-        self.is_given = ratio is not None or not (np.isscalar(value) and value == 0)
         super().__init__(name, value, base_lr)
         if ratio is not None:
             self._ratio = checks.within(f"{name}_ratio", ratio, "[0, 1]")
@@ -78,10 +77,6 @@ class FallingLR(LRScheduler):
         self.eta_min, self.eta_min_ratio = eta_min, ratio
         self._floor = Floor("eta_min", 0.0 if eta_min is None else eta_min, ratio, base_lr)
         LRScheduler.__init__(self, base_lr, last_epoch)
-
-    def _above_floor(self, rates: Any, base_lrs: BaseLRs, xp: ModuleType) -> Any:
-        """Return the rates of a fall without an end, which goes no further than the floor."""
-        return xp.maximum(rates, self._floor(base_lrs, xp)) if self._floor.is_given else rates
 
     def _evaluation_of(self, groups: int, bases: Bases) -> Evaluation:
         self._floor.require_below(bases.first(max(groups, bases.known)))

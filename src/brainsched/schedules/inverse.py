@@ -73,7 +73,7 @@ class InverseSqrtLR(FallingLR):
         return xp.where(
             epoch < self.warmup_steps,
             between(self._start(base_lrs, xp), base_lrs, rise),
-            self._above_floor(fall, base_lrs, xp),
+            xp.maximum(fall, self._floor(base_lrs, xp)),
         )
 
 
@@ -132,4 +132,4 @@ class InverseTimeDecayLR(FallingLR):
         else:
             times = epoch * (1 / self.decay_steps)
         rates = base_lrs / (1 + self.decay_rate * times)
-        return self._above_floor(rates, base_lrs, xp)
+        return xp.maximum(rates, self._floor(base_lrs, xp))

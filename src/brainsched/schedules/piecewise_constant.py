@@ -13,7 +13,7 @@ from brainsched import checks
 from brainsched.core.scheduler import LRScheduler
 from brainsched.schedules.lengths import boundaries as checked_boundaries
 from brainsched.schedules.lengths import reached
-from brainsched.schedules.search import Search
+from brainsched.schedules.tables import Search
 from brainsched.types import Array, BaseLRs, Epochs, LRs, Rates, rate_dtype
 
 
@@ -22,7 +22,6 @@ class PiecewiseSchedule(LRScheduler):
 
     values: Any
     _more: int  # how many more values there are than boundaries
-    _cure: str
 
     def __init__(self, base_lr: Rates, last_epoch: int) -> None:
         table = _table("values", self.values, len(self._boundaries), more=self._more)
@@ -36,8 +35,8 @@ class PiecewiseSchedule(LRScheduler):
         # Rates given twice: the base rate would count twice.
         if largest not in (0, 1) and largest == np.float32(max(base_lrs)):
             warnings.warn(
-                f"The largest of values, which are multipliers of base_lr, equals base_lr. If "
-                f"values are rates, use {self._cure}.",
+                "The largest of values, which are multipliers of base_lr, equals base_lr. If "
+                "values are rates, write base_lr=1.0.",
                 UserWarning,
                 stacklevel=4,
             )
@@ -78,7 +77,6 @@ class PiecewiseConstantSchedule(PiecewiseSchedule):
     """
 
     _more = 1
-    _cure = "from_rates(boundaries, rates)"
 
     def __init__(
         self,

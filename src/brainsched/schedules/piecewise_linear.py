@@ -8,7 +8,7 @@ import numpy as np
 from brainsched.schedules import lengths
 from brainsched.schedules.curves import Progress, between
 from brainsched.schedules.piecewise_constant import PiecewiseSchedule
-from brainsched.schedules.search import Search
+from brainsched.schedules.tables import Search
 from brainsched.types import Array, BaseLRs, Epochs, LRs, Rates
 
 
@@ -29,8 +29,8 @@ class PiecewiseLinearSchedule(PiecewiseSchedule):
     boundaries : sequence of int or float
         The epochs :math:`b` that the lines join, ascending: one at least.
     values : sequence of float, or of rows of float
-        The multiplier :math:`v` at each of ``boundaries``: as many as there are. With a row for
-        each and a column for each param group, every group follows lines of its own.
+        The multiplier :math:`v` at each of ``boundaries``; or a row for each, with a column for
+        each param group.
 
     Examples
     --------
@@ -47,7 +47,6 @@ class PiecewiseLinearSchedule(PiecewiseSchedule):
     """
 
     _more = 0
-    _cure = "base_lr=1.0"
 
     def __init__(
         self,

@@ -15,7 +15,7 @@ from brainsched.core.scheduler import LRScheduler
 from brainsched.core.states import CountState, MetricState
 from brainsched.schedules.composition import require_part
 from brainsched.schedules.floors import FallingLR, Floor
-from brainsched.schedules.powers import Powers
+from brainsched.schedules.tables import Powers
 from brainsched.types import Array, BaseLRs, Epochs, Rates
 
 _LEFT_OUT: Any = object()
@@ -50,18 +50,16 @@ class ReduceLROnPlateau(FallingLR):
         \eta = \max(\eta_\text{plan}(t) \, \text{factor}^n, \eta_\text{min})
 
     with the rate of ``scheduler``, or without one the base rate. The rate is reduced when the
-    metric has not improved for more than ``patience`` observations. To improve is to be better
-    than ``best`` by ``threshold * |best|``, or by ``threshold`` in threshold mode ``'abs'``, both
-    in float32. ``best`` does not change during a cooldown.
+    metric has not been better than ``best`` by ``threshold * |best|``, or by ``threshold`` in
+    threshold mode ``'abs'``, for more than ``patience`` observations. NaN is not better, and
+    ``best`` does not change during a cooldown.
 
     Parameters
     ----------
     base_lr, last_epoch : float, sequence or mapping of float; int
         The base rate of every param group, or one for each; the epoch to begin at.
-    mode : {'min', 'max'}
-        Whether a lower or a higher metric is better.
-    factor : float
-        The factor of each reduction, in (0, 1).
+    mode, factor : {'min', 'max'}, float
+        Whether a lower or a higher metric is better; the factor of each reduction, in (0, 1).
     patience, cooldown : int
         Number of observations without an improvement to tolerate, and to ignore after a reduction.
     threshold, threshold_mode : float, {'rel', 'abs'}
@@ -71,13 +69,8 @@ class ReduceLROnPlateau(FallingLR):
     eps : float
         Smallest reduction: a smaller one is skipped, and so are all later ones.
     scheduler : LRScheduler, optional
-        The plan that is reduced, such as a warm-up, with the base rates. Step it through this
-        scheduler: ``step()`` once an epoch or update, and ``observe(metric)`` when there is one.
-
-    Attributes
-    ----------
-    best, num_bad_epochs, cooldown_counter, reductions : brainstate.State
-        The best metric; observations without an improvement, and left to ignore; reductions.
+        The plan that is reduced, such as a warm-up, with the base rates: call ``step()`` once an
+        epoch or update, and ``observe(metric)`` when there is one.
 
     Examples
     --------
@@ -85,11 +78,8 @@ class ReduceLROnPlateau(FallingLR):
     >>> scheduler = brainsched.ReduceLROnPlateau(base_lr=0.5, factor=0.5, patience=1)
     >>> for loss in [3.0, 2.0, 2.0, 2.0]:
     ...     scheduler.step(loss)
-    ...     print(scheduler.get_last_lr()[0])
-    0.5
-    0.5
-    0.5
-    0.25
+    >>> scheduler.applied_rates
+    [0.25]
 
     References
     ----------

@@ -6,8 +6,7 @@ from types import ModuleType
 from brainsched import checks
 from brainsched.schedules.floors import FallingLR
 from brainsched.schedules.lengths import boundaries, length, periods, reached
-from brainsched.schedules.powers import Powers
-from brainsched.schedules.search import Search
+from brainsched.schedules.tables import Powers, Search
 from brainsched.types import BaseLRs, Epochs, LRs, Rates
 
 
@@ -58,7 +57,7 @@ class StepLR(FallingLR):
     def formula(self, epoch: Epochs, base_lrs: BaseLRs, xp: ModuleType) -> LRs:
         """Count the falls so far; see :meth:`LRScheduler.formula`."""
         falls, _ = periods(epoch, self.step_size, xp)
-        return self._above_floor(base_lrs * self._powers(falls, xp), base_lrs, xp)
+        return xp.maximum(base_lrs * self._powers(falls, xp), self._floor(base_lrs, xp))
 
 
 class MultiStepLR(FallingLR):
@@ -112,4 +111,4 @@ class MultiStepLR(FallingLR):
     def formula(self, epoch: Epochs, base_lrs: BaseLRs, xp: ModuleType) -> LRs:
         """Count the milestones so far; see :meth:`LRScheduler.formula`."""
         rates = base_lrs * self._powers(self._falls(epoch, xp), xp)
-        return self._above_floor(rates, base_lrs, xp)
+        return xp.maximum(rates, self._floor(base_lrs, xp))
