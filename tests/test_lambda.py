@@ -88,7 +88,7 @@ def test_more_groups_than_functions_are_an_error_when_the_group_is_added():
 
 BAD = [
     (0.1, 0.5, TypeError, r"lr_lambda must be a sequence of"),
-    (0.1, [], ValueError, r"lr_lambda must have at least one"),
+    (0.1, [], ValueError, r"the schedule has columns for 0 groups"),
     (
         [0.1, 0.2],
         [lambda epoch: 1.0],

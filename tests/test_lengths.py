@@ -115,8 +115,8 @@ def test_a_share_of_the_run_is_off_by_half_an_update_at_most(share, epochs, step
         ("5ep", {"tokens_per_step": 9}, r"'5ep', which needs .* steps_per_epoch="),
         ("5tok", {"steps_per_epoch": 9}, r"'5tok', which needs .* tokens_per_step="),
         ("5sp", {"steps_per_epoch": 9}, r"'5sp', which needs .* samples_per_step="),
-        ("0.1run", {"epochs": 93}, r"'0.1run', or 9.3 epochs, but must be a whole number: .*"),
-        ("2.5ep", {"epochs": 90}, r"'2.5ep', or 2.5 epochs, but must be a whole number"),
+        ("0.1run", {"epochs": 93}, r"^last_epoch must be an integer, got 9.3"),
+        ("2.5ep", {"epochs": 90}, r"^last_epoch must be an integer, got 2.5"),
     ],
 )
 def test_what_cannot_be_resolved_says_what_is_missing(text, units, message):

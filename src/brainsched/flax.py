@@ -35,8 +35,6 @@ def _from_state_dict(target: LRScheduler, state_dict: dict[str, Any]) -> LRSched
     return restored
 
 
-def _register(cls: type[LRScheduler]) -> None:
-    serialization.register_serialization_state(cls, _to_state_dict, _from_state_dict)
-
-
-configuring.for_every_class(_register)
+configuring.for_every_class(
+    lambda cls: serialization.register_serialization_state(cls, _to_state_dict, _from_state_dict)
+)

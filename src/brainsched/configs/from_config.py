@@ -43,12 +43,10 @@ def from_config(
         ``ConfigDict`` of ml_collections or a ``DictConfig`` of OmegaConf is a mapping, too.
     epochs, steps_per_epoch, tokens_per_step, samples_per_step : int, optional
         How many epochs the run has, and how many optimizer steps an epoch, tokens or samples a
-        step. _Lengths such as ``'2.4ep'``, ``'300st'``, ``'0.1run'``, ``'1000000tok'`` and
+        step. Lengths such as ``'2.4ep'``, ``'300st'``, ``'0.1run'``, ``'1000000tok'`` and
         ``'2560sp'`` become numbers of steps where one of the last three is given, for a scheduler
-        that is stepped once an update, and else numbers of epochs. ``'2.4ep'`` is exact where the
-        argument may lie between steps; the other units are rounded to the nearest step. The parts
-        of a :class:`PerUpdate`, which has its own ``steps_per_epoch`` or gets this one, are in
-        epochs.
+        that is stepped once an update, and else numbers of epochs. The parts of a
+        :class:`PerUpdate`, which has its own ``steps_per_epoch`` or gets this one, are in epochs.
     functions : mapping from str to callable, optional
         The functions that the config may name, by the names that it has for them.
     import_functions : bool
@@ -145,7 +143,7 @@ class _Lengths(NamedTuple):
     def resolved(self, place: str, text: str, whole: bool) -> int | float | None:
         """Return the length that the text at ``place`` of a config says; None if it says none.
 
-        It is an int if ``whole`` says so; else a length in epochs may lie between steps.
+        A length in epochs may lie between steps, unless ``whole``.
         """
         match = _LENGTH.fullmatch(text)
         if match is None:
@@ -168,14 +166,7 @@ class _Lengths(NamedTuple):
             length = Fraction(round(length))
             if not self.in_steps:
                 length /= self._known("steps_per_epoch", place, text)
-        if length.denominator == 1:
-            return int(length)
-        if whole:
-            raise ValueError(
-                f"{place} is {text!r}, or {float(length):.6g} epochs, but must be a whole number: "
-                f"change it, or count updates, with from_config(config, steps_per_epoch=...)"
-            )
-        return float(length)
+        return int(length) if length.denominator == 1 else float(length)
 
     def _known(self, name: str, place: str, text: str) -> int:
         value = getattr(self, name)
@@ -239,17 +230,14 @@ class _Builder(NamedTuple):
         cure = f"call from_config(config, functions={{{text!r}: function}})"
         if not self.import_functions:
             raise ValueError(
-                f"{place} names the function {text!r}, whose module from_config does not import by "
-                f"itself, since that runs code: {cure}, or, if you trust the config like code, "
-                f"from_config(config, import_functions=True)"
+                f"{place} names the function {text!r}, and to import it is to run its module: "
+                f"{cure}, or if you trust the config from_config(config, import_functions=True)"
             )
         try:
             return pkgutil.resolve_name(text)
         except (ImportError, AttributeError, ValueError) as error:
-            raise ValueError(
-                f"{place} names the function {text!r}, which cannot be imported, as only one at "
-                f"the top of a module can: {cure}"
-            ) from error
+            message = f"{place} names the function {text!r}, which cannot be imported: {cure}"
+            raise ValueError(message) from error
 
 
 @contextlib.contextmanager

@@ -9,11 +9,10 @@ import numpy as np
 
 from brainsched import checks
 from brainsched.core.scheduler import LRScheduler
+from brainsched.schedules import lengths
 from brainsched.schedules.composition import Composition
 from brainsched.schedules.curves import STRATEGIES, fall, progress
 from brainsched.schedules.floors import Floor
-from brainsched.schedules.lengths import length as checked_length
-from brainsched.schedules.lengths import quotient
 from brainsched.types import Epochs, LRs, Rates, largest_epoch
 
 
@@ -65,8 +64,8 @@ class Branch(Composition):
         end_lr_ratio: float | None = None,
     ) -> None:
         self.scheduler = self._trunk = scheduler
-        self.at = checked_length("at", at, or_zero=True)
-        self.length = checked_length("length", length)
+        self.at = lengths.length("at", at, or_zero=True)
+        self.length = lengths.length("length", length)
         self.end_lr, self.end_lr_ratio = end_lr, end_lr_ratio
         self._end = _end("end_lr", end_lr, end_lr_ratio, scheduler, strategy)
         self.strategy = checks.one_of("strategy", strategy, STRATEGIES)
@@ -132,9 +131,9 @@ class Extension(Composition):
         last_epoch: int | None = None,
     ) -> None:
         self.scheduler = self._trunk = scheduler
-        self.at = checked_length("at", at, or_zero=True)
-        self.end = checked_length("end", end, or_zero=True)
-        self.new_end = checked_length("new_end", new_end, or_zero=True)
+        self.at = lengths.length("at", at, or_zero=True)
+        self.end = lengths.length("end", end, or_zero=True)
+        self.new_end = lengths.length("new_end", new_end, or_zero=True)
         for name, value in (("end", self.end), ("new_end", self.new_end)):
             if value <= self.at:
                 raise ValueError(
@@ -160,7 +159,7 @@ class Extension(Composition):
         since = xp.clip(epoch - self.at, 0.0, float(new_left))
         before = xp.minimum(epoch, float(self.at))
         after = xp.maximum(epoch - self.new_end, 0.0)
-        old_epoch = before + quotient(since * left, new_left) + after
+        old_epoch = before + lengths.quotient(since * left, new_left) + after
         (bases,) = base_lrs
         return self.scheduler.formula(old_epoch, bases, xp)
 
@@ -179,7 +178,7 @@ def cooldown(
     """Return the plan that follows ``scheduler`` up to an epoch, and falls from there.
 
     A long run at a constant rate gives a finished model at any length: a cooldown branches off
-    wherever one is wanted, and the long run goes on. A rate that would rise raises a ValueError.
+    wherever one is wanted, and the long run goes on.
 
     Parameters
     ----------
@@ -203,8 +202,7 @@ def cooldown(
     checks.one_of("decay_strategy", decay_strategy, STRATEGIES)
     _end("eta_min", eta_min, eta_min_ratio, scheduler, decay_strategy)
     options: dict[str, Any] = {"power": power, "end_lr_ratio": eta_min_ratio}
-    branch = Branch(scheduler, at, length, eta_min, decay_strategy, last_epoch, **options)
-    return _one_way(branch, "eta_min", "at most")
+    return Branch(scheduler, at, length, eta_min, decay_strategy, last_epoch, **options)
 
 
 def rewarm(
@@ -216,9 +214,8 @@ def rewarm(
 ) -> Branch:
     """Return the plan that follows ``scheduler`` up to an epoch, and rises again from there.
 
-    The rise is a straight line from the rate that the run has to ``peak_lr``, where it stays; a
-    rate that would fall raises a ValueError. To decay again, as continual pre-training does, take
-    the :func:`cooldown` of the result.
+    The rise is a straight line from the rate that the run has to ``peak_lr``, where it stays. To
+    decay again, as continual pre-training does, take the :func:`cooldown` of the result.
 
     Parameters
     ----------
@@ -240,22 +237,7 @@ def rewarm(
     Models", TMLR 2024.
     """
     _end("peak_lr", peak_lr, None, scheduler, "linear")
-    branch = Branch(scheduler, at, length, peak_lr, last_epoch=last_epoch)
-    return _one_way(branch, "peak_lr", "at least")
-
-
-def _one_way(branch: Branch, name: str, bound: str) -> Branch:
-    """Return ``branch`` if it falls, or rises, in every param group, as its function says."""
-    ends = branch.lr_at([branch.at, min(branch.at + branch.length, largest_epoch())])
-    if isinstance(ends, np.ndarray):  # else the rates are on a device, or traced
-        for group, (rate, end) in enumerate(ends.T.tolist()):
-            if end > rate if bound == "at most" else end < rate:
-                raise ValueError(
-                    f"{name} must be {bound} the rate at epoch {branch.at}, which is {rate:.6g} "
-                    f"in param group {group}, got {end:.6g}: a cooldown falls and rewarm rises; "
-                    f"Branch takes any rate"
-                )
-    return branch
+    return Branch(scheduler, at, length, peak_lr, last_epoch=last_epoch)
 
 
 def _end(name: str, value: Any, ratio: Any, scheduler: LRScheduler, strategy: str) -> Floor:

@@ -65,8 +65,6 @@ class LambdaLR(LRScheduler):
             self._functions = {"lr_lambda": lr_lambda}
         else:
             entries = checks.sequence("lr_lambda", lr_lambda, "functions, or one function")
-            if not entries:
-                raise ValueError("lr_lambda must have at least one function, got an empty sequence")
             self._functions = {f"lr_lambda[{group}]": entry for group, entry in enumerate(entries)}
             self.max_groups = len(entries)
         super().__init__(base_lr, last_epoch)

@@ -11,8 +11,7 @@ import numpy as np
 
 from brainsched import checks
 from brainsched.core.scheduler import LRScheduler
-from brainsched.schedules.lengths import boundaries as checked_boundaries
-from brainsched.schedules.lengths import reached
+from brainsched.schedules import lengths
 from brainsched.schedules.tables import Search
 from brainsched.types import Array, BaseLRs, Epochs, LRs, Rates, rate_dtype
 
@@ -87,8 +86,8 @@ class PiecewiseConstantSchedule(PiecewiseSchedule):
     ) -> None:
         self.boundaries = [1000, 2000] if boundaries is None else boundaries
         self.values = [1.0, 0.1, 0.01] if values is None else values
-        self._boundaries = checked_boundaries("boundaries", self.boundaries)
-        self._stages = Search(reached(self._boundaries))
+        self._boundaries = lengths.boundaries("boundaries", self.boundaries)
+        self._stages = Search(lengths.reached(self._boundaries))
         super().__init__(base_lr, last_epoch)
 
     @classmethod
@@ -98,16 +97,8 @@ class PiecewiseConstantSchedule(PiecewiseSchedule):
         rates: Sequence[float] | Sequence[Sequence[float]] | Array,
         last_epoch: int = 0,
     ) -> Self:
-        """Build the schedule from ``rates``, which are ``values`` with a base rate of 1.
-
-        Examples
-        --------
-        >>> import brainsched
-        >>> schedule = brainsched.PiecewiseConstantSchedule.from_rates([30, 60], [0.5, 0.25, 0.125])
-        >>> schedule.lr_at([29, 30, 60]).ravel().tolist()
-        [0.5, 0.25, 0.125]
-        """
-        count = len(checked_boundaries("boundaries", boundaries))
+        """Build the schedule from ``rates``, which are ``values`` with a base rate of 1."""
+        count = len(lengths.boundaries("boundaries", boundaries))
         table = _table("rates", rates, count, more=1)
         base_lr = [1.0] * table.shape[1] if table.ndim == 2 else 1.0
         return cls(base_lr, boundaries, rates, last_epoch)
@@ -148,8 +139,8 @@ def _rows(name: str, entries: list[Any]) -> Array:
         row = checks.sequence(f"{name}[{i}]", entry, "numbers, one for each param group")
         rows.append(_stack([checks.rate(f"{name}[{i}][{j}]", v) for j, v in enumerate(row)]))
         if len(rows[i]) != len(rows[0]):
-            lengths = f"{len(rows[i])} in {name}[{i}] and {len(rows[0])} in {name}[0]"
-            raise ValueError(f"{name} must have rows of equal length, got {lengths}")
+            found = f"{len(rows[i])} in {name}[{i}] and {len(rows[0])} in {name}[0]"
+            raise ValueError(f"{name} must have rows of equal length, got {found}")
     return _stack(rows)
 
 
