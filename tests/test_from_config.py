@@ -206,9 +206,7 @@ def test_no_module_is_imported_unless_the_caller_allows_it(tmp_path, monkeypatch
     monkeypatch.syspath_prepend(tmp_path)
     part = {"class": "LambdaLR", "base_lr": 0.25, "lr_lambda": ["somebody_elses:rule"]}
     config = {"class": "ChainedScheduler", "schedulers": [part]}
-    message = (
-        r"^schedulers\[0\]\.lr_lambda\[0\] names the function 'somebody_elses:rule', .*"
-    )
+    message = r"^schedulers\[0\]\.lr_lambda\[0\] names the function 'somebody_elses:rule', .*"
     with pytest.raises(ValueError, match=message + r"functions=.*import_functions=True\)$"):
         from_config(config)
     assert "somebody_elses" not in sys.modules

@@ -235,7 +235,7 @@ def test_the_parts_of_what_is_stepped_per_update_are_in_epochs(steps_per_epoch, 
 def test_two_numbers_of_steps_per_epoch_are_refused():
     cosine = {**WARMUP_COSINE, "warmup_steps": "5ep", "total_steps": "9ep"}
     config = {"class": "PerUpdate", "scheduler": cosine, "steps_per_epoch": 10}
-    with pytest.raises(ValueError, match=r"that of the PerUpdate in the config, 10, got 11"):
+    with pytest.raises(ValueError, match=r"steps_per_epoch is \[10\] in the config, got 11"):
         from_config(config, steps_per_epoch=11)
 
 

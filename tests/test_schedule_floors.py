@@ -162,10 +162,6 @@ def test_the_end_of_a_branch_is_a_rate_for_each_group_or_a_share():
     ):
         np.testing.assert_allclose(plan.lr_at(6), [0.05, 0.01, 0.002], rtol=1e-6)
         assert bs.from_config(plan.config).config == plan.config
-    with pytest.raises(
-        ValueError, match=r"peak_lr must be at least .* in param group 2, got 0.001"
-    ):
-        bs.rewarm(old, 2, 4, [0.1, 0.02, 0.001])
 
 
 def test_an_exponential_fall_is_a_straight_line_of_the_logarithm_for_each_group():

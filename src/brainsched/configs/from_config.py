@@ -82,10 +82,7 @@ def from_config(
     reader = _Reader()
     whole, own = reader.read(config, 0), reader.steps_per_epoch
     if steps_per_epoch is not None and own - {steps_per_epoch}:
-        raise ValueError(
-            f"steps_per_epoch must be that of the PerUpdate in the config, "
-            f"{min(own - {steps_per_epoch})}, got {steps_per_epoch}"
-        )
+        raise ValueError(f"steps_per_epoch is {sorted(own)} in the config, got {steps_per_epoch}")
     if len(own) == 1:
         lengths = lengths._replace(steps_per_epoch=min(own))
     lengths = lengths._replace(in_steps=bool(own) or any(lengths[1:4]))

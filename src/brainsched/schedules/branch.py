@@ -148,10 +148,7 @@ class Extension(Composition):
         last = largest_epoch()
         old_times = [0, self.at, self.end, self.end + last]
         new_times = [0, self.at, self.new_end, self.new_end + last]
-        found: list[float] = np.interp(
-            self.scheduler.stage_boundaries, old_times, new_times
-        ).tolist()
-        return found
+        return list(np.interp(self.scheduler.stage_boundaries, old_times, new_times))
 
     def formula(self, epoch: Epochs, base_lrs: Any, xp: ModuleType) -> LRs:
         """Evaluate the old schedule at another time; see :meth:`LRScheduler.formula`."""

@@ -139,9 +139,7 @@ class SequentialLR(Composition):
         rates: Any = 0.0
         for part, bases, (start, end) in zip(self.schedulers, base_lrs, self._spans, strict=True):
             last = np.nextafter(float(end - start), 0.0)  # of its span, which ends before ``end``
-            own_epoch = xp.minimum(xp.maximum(epoch - start, 0.0), last)
-            if part._first_epoch:
-                own_epoch = own_epoch + part._first_epoch
+            own_epoch = xp.minimum(xp.maximum(epoch - start, 0.0), last) + part._first_epoch
             begun = epoch >= float(reached(start))
             rates = xp.where(begun, part.formula(own_epoch, bases, xp), rates)
         return rates
@@ -216,8 +214,7 @@ class PerUpdate(Composition):
 
     after :math:`n` updates, with :math:`s` = ``steps_per_epoch``. Its own epochs are updates:
     ``last_epoch``, ``step(epoch)`` and the milestones of a :class:`SequentialLR` around it count
-    them. Smooth parts change at every update, and stages at their boundary: an epoch ``b`` of the
-    part begins with update ``b * steps_per_epoch``.
+    them.
 
     Parameters
     ----------

@@ -10,7 +10,6 @@ from brainsched.schedules.curves import between, fall, progress
 from brainsched.schedules.floors import FallingLR, GroupRates
 from brainsched.schedules.functional import evaluate
 from brainsched.schedules.lengths import length, periods
-from brainsched.schedules.tables import Powers
 from brainsched.types import BaseLRs, Epochs, LRs, Rates
 
 
@@ -70,7 +69,6 @@ class CyclicLR(LRScheduler):
         self.gamma = checks.within("gamma", gamma, "(0, 1]")
         self.scale_fn = scale_fn
         self.scale_mode = checks.one_of("scale_mode", scale_mode, ["cycle", "iterations"])
-        self._powers = Powers(self.gamma if mode == "exp_range" else 0.5)
         super().__init__(base_lr, last_epoch)
 
     def formula(self, epoch: Epochs, base_lrs: BaseLRs, xp: ModuleType) -> LRs:
@@ -83,9 +81,9 @@ class CyclicLR(LRScheduler):
             counts = epoch if self.scale_mode == "iterations" else cycle + 1.0
             scale = evaluate("scale_fn", self.scale_fn, counts)
         elif self.mode == "triangular2":
-            scale = self._powers(cycle, xp)
+            scale = 0.5**cycle
         elif self.mode == "exp_range":
-            scale = self.gamma ** xp.minimum(epoch, self._powers.last)
+            scale = self.gamma**epoch
         height = rise * left * scale
         return base_lrs * (1 - height) + self._top(base_lrs, xp) * height
 

@@ -47,13 +47,11 @@ class ExponentialLR(FallingLR):
         eta_min_ratio: float | None = None,
     ) -> None:
         self.gamma = checks.within("gamma", gamma, "(0, 1]")
-        self._last = Powers(self.gamma).last
         super().__init__(base_lr, last_epoch, eta_min, eta_min_ratio)
 
     def formula(self, epoch: Epochs, base_lrs: BaseLRs, xp: ModuleType) -> LRs:
         """Raise to the power; see :meth:`LRScheduler.formula`."""
-        rates = base_lrs * self.gamma ** xp.minimum(epoch, self._last)
-        return xp.maximum(rates, self._floor(base_lrs, xp))
+        return xp.maximum(base_lrs * self.gamma**epoch, self._floor(base_lrs, xp))
 
 
 class ExponentialDecayLR(FallingLR):

@@ -35,12 +35,11 @@ class Floor(GroupRates):
     """The rate that each param group falls to: absolute, or a share of its base rate."""
 
     def __init__(self, name: str, value: Any, ratio: Any, base_lr: Any) -> None:
-        self._ratio = ratio
         super().__init__(name, value, base_lr)
-        if ratio is not None:
-            self._ratio = checks.within(f"{name}_ratio", ratio, "[0, 1]")
-            if any(isinstance(rate, jax.Array) or rate for rate in self._rates.listed):
-                raise ValueError(f"give {name} or {name}_ratio, not both, got {value!r}")
+        self._ratio = None if ratio is None else checks.within(f"{name}_ratio", ratio, "[0, 1]")
+        is_zero = all(not isinstance(rate, jax.Array) and rate == 0 for rate in self._rates.listed)
+        if ratio is not None and not is_zero:
+            raise ValueError(f"give {name} or {name}_ratio, not both, got {value!r}")
 
     def __call__(self, base_lrs: BaseLRs, xp: ModuleType) -> BaseLRs:
         """Return the floor of each group."""
