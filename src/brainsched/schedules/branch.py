@@ -107,10 +107,9 @@ class Extension(Composition):
         The old schedule; a composition, too.
     at : int or float
         The last epoch of the old schedule, usually the present epoch of the run.
-    end : int or float
-        The epoch at which the old schedule ends, after ``at``: the ``T_max`` of a cosine.
-    new_end : int or float
-        The epoch at which it ends instead, after ``at``.
+    end, new_end : int or float
+        The epoch at which the old schedule ends, such as the ``T_max`` of a cosine, and the one at
+        which it ends instead: both after ``at``.
     last_epoch : int, optional
         The epoch to begin at. Default: the present one of ``scheduler``.
 

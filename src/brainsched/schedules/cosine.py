@@ -170,10 +170,9 @@ class WarmupCosineSchedule(FallingLR):
     ----------
     base_lr, last_epoch : float, sequence or mapping of float; int
         The base rate of every param group, or one for each; the epoch to begin at.
-    warmup_steps : int or float
-        In epochs; in updates if stepped once an update: how long the rate rises, :math:`W`.
-    total_steps : int or float
-        In the same unit: when the rate reaches ``eta_min``, :math:`T`, at least :math:`W`.
+    warmup_steps, total_steps : int or float
+        In epochs; in updates if stepped once an update: how long the rate rises, :math:`W`, and
+        when it reaches ``eta_min``, :math:`T`, at least :math:`W`.
     warmup_start_lr : float, sequence or mapping of float
         The first rate: see :class:`WarmupScheduler`.
     eta_min, eta_min_ratio : float, sequence or mapping of float; float, optional

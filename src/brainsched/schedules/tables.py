@@ -28,13 +28,10 @@ class Powers:
     """
 
     def __init__(self, base: float) -> None:
-        logarithm = math.log(base)
-        if logarithm > 0:
-            last = math.floor(_LARGEST / logarithm)
-        elif logarithm < 0:
-            last = math.ceil(_SMALLEST / logarithm)
+        if base > 1:
+            last = math.floor(_LARGEST / math.log(base))
         else:
-            last = 0
+            last = math.ceil(_SMALLEST / math.log(base)) if base < 1 else 0
         self.last = min(last, largest_epoch())
         self._tables: list[np.ndarray] = []
         digits = self.last
