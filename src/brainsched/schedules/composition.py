@@ -139,7 +139,9 @@ class SequentialLR(Composition):
         rates: Any = 0.0
         for part, bases, (start, end) in zip(self.schedulers, base_lrs, self._spans, strict=True):
             last = np.nextafter(float(end - start), 0.0)  # of its span, which ends before ``end``
-            own_epoch = xp.minimum(xp.maximum(epoch - start, 0.0), last) + part._first_epoch
+            own_epoch = xp.minimum(xp.maximum(epoch - start, 0.0), last)
+            if part._first_epoch:  # XLA keeps a sum with 0
+                own_epoch = own_epoch + part._first_epoch
             begun = epoch >= float(reached(start))
             rates = xp.where(begun, part.formula(own_epoch, bases, xp), rates)
         return rates
