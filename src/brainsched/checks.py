@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from brainsched.types import Array, epoch_dtype, largest_epoch
+from brainsched.types import Array, epoch_dtype, largest_epoch, rate_dtype, strongly_typed
 
 LARGEST_RATE = float(np.finfo(np.float32).max)
 
@@ -85,14 +85,23 @@ def are_rates(values: np.ndarray) -> np.ndarray:
     return (values >= 0) & (values < np.inf)  # excludes NaN
 
 
-def known_rate(name: str, value: jax.Array) -> jax.Array:
-    """Return a rate on a device, or those of many runs, after waiting for it to check it."""
-    value = real_array(name, value)
+def applied_rate(name: str, value: Any, former: Any) -> Array:
+    """Return a rate in its dtype, or those of many runs, shaped as ``former``.
+
+    A rate on a device is waited for. A traced one is not checked; below 0 it is 0.
+    """
+    if np.ndim(value) != np.ndim(former):
+        raise ValueError(f"{name} must be a scalar, got an array of shape {np.shape(value)}")
+    if not isinstance(value, jax.Array):
+        return np.asarray(number(name, value), rate_dtype())
+    result = strongly_typed(real_array(name, value), rate_dtype())
+    if isinstance(value, jax.core.Tracer):
+        return jnp.maximum(result, 0)
     if value.is_fully_addressable or value.is_fully_replicated:  # else no process has all of it
         found = np.asarray(value)
         if not are_rates(found).all():
             raise ValueError(f"{name} must be finite and not negative, got {found}")
-    return value
+    return result
 
 
 def integer(name: str, value: Any) -> int:

@@ -18,7 +18,7 @@ import numpy as np
 from brainstate import State
 from brainstate.graph import register_graph_node_type
 
-from brainsched.link.rates import Rates, RatesState
+from brainsched.link.states import Rates, RatesState, restructure
 
 _NOT_COPIED = ("_evaluation", "optimizer", "_replaced_by", "_restored")
 
@@ -37,7 +37,8 @@ class Copied:
     def __setstate__(self, state: Any) -> None:
         kept, states = state
         built(self, kept)
-        self.__dict__.update({name: cls(value) for name, (cls, value) in states.items()})
+        for name, (cls, value) in states.items():
+            _set_key(self, name, cls(value))
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Any:
         duplicate = object.__new__(type(self))
@@ -95,8 +96,8 @@ def _flatten(scheduler: Any) -> tuple[list[tuple[str, State]], _Blueprint]:
 
 
 def _set_key(scheduler: Any, name: str, state: State) -> None:
-    if isinstance(state, RatesState) and state.link is None:  # a reference holds a plain list
-        state.restructure(Rates(state.content))
+    if isinstance(state, RatesState):  # a reference holds a plain list
+        restructure(state, Rates(state.content))
     scheduler.__dict__[name] = state
 
 

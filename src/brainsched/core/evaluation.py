@@ -28,7 +28,7 @@ from jaxtyping import Float
 
 from brainsched import checks
 from brainsched.core.base_rates import BaseRates, JointBaseRates
-from brainsched.link import upstream
+from brainsched.link.states import inside_a_trace
 from brainsched.types import (
     Array,
     epoch_dtype,
@@ -145,7 +145,7 @@ class Evaluation:
         leaves = [*numbers, *jax.tree.leaves(self.base_lrs[:groups])]
         arrays = [leaf for leaf in leaves if isinstance(leaf, jax.Array)]
         # A function that is passed inside a trace may use what is traced there.
-        may_trace = upstream.inside_a_trace() and any(map(callable, leaves))
+        may_trace = inside_a_trace() and any(map(callable, leaves))
         self.on_host = not arrays and not may_trace
         self._base_arrays = self._stacked_bases(np) if self.on_host else None
         highest = max((base.max() for base in jax.tree.leaves(self._base_arrays)), default=0.0)

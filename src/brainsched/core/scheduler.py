@@ -28,9 +28,8 @@ from brainsched.core.copies import Copied, register
 from brainsched.core.evaluation import Bases, Evaluation, advance, stay
 from brainsched.core.schedule import Schedule, compilable
 from brainsched.core.states import EpochState
-from brainsched.link import upstream
-from brainsched.link.attachment import attach
-from brainsched.link.rates import Rates, RatesState
+from brainsched.link.optimizer import attach
+from brainsched.link.states import Rates, RatesState, inside_a_trace, restructure
 from brainsched.types import Array, Rate, epoch_dtype
 from brainsched.types import Rates as BaseLRs
 
@@ -182,7 +181,7 @@ class LRScheduler(Schedule, Checkpointed, Copied, Node, braintools.optim.LRSched
 
     def get_lr(self) -> list[Array]:
         """Return the scheduled rate of each param group at the present epoch."""
-        if upstream.inside_a_trace():
+        if inside_a_trace():
             _ = self._current_lrs.value  # so that the program is traced again under another link
         _, rates = self._evaluation(stay, *self._position)
         return list(rates)
@@ -264,10 +263,20 @@ class LRScheduler(Schedule, Checkpointed, Copied, Node, braintools.optim.LRSched
         """
         attach(self, optimizer)
 
-    def _with_groups(self, given: Sequence[Any]) -> tuple[Evaluation, Bases, Rates]:
-        """Return evaluation, base rates and applied rates with these groups, or raise."""
-        groups = len(given)
-        bases = self._bases
+    def _with_groups(
+        self, given: Sequence[Any], name: str | None = None
+    ) -> tuple[Evaluation, Bases, Rates]:
+        """Return evaluation, base rates and applied rates with these groups, or raise.
+
+        ``given`` are their ``lr=``, and ``name`` is that of the last one, where it has one.
+        """
+        groups, bases = len(given), self._bases
+        for expected in self.group_names[groups - 1 : groups]:
+            if name not in (None, expected):
+                raise ValueError(
+                    f"param group {groups - 1} is called {expected!r} in base_lr, got {name!r}: "
+                    f"add the groups in its order"
+                )
         for group, lr in enumerate(given):
             if lr is not None:
                 bases = bases.adding(group, lr)
@@ -280,7 +289,7 @@ class LRScheduler(Schedule, Checkpointed, Copied, Node, braintools.optim.LRSched
         """Adopt what :meth:`_with_groups` returned."""
         restored = self.has_restored_rates
         self.__dict__.update(_evaluation=having[0], _bases=having[1])
-        self._current_lrs.restructure(having[2])
+        restructure(self._current_lrs, having[2])
         if restored:
             self.__dict__["_restored"] = self._current_lrs.content
 

@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 from brainsched import checks
-from brainsched.link.upstream import TrackedState
+from brainsched.link.states import TrackedState
 from brainsched.types import Array, epoch_dtype, placed_like, strongly_typed
 
 

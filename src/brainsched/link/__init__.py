@@ -1,4 +1,4 @@
 """The link to an optimizer of braintools: the State of the rates, and the optimizer's additions.
 
-Only upstream.py touches private names of others. It may import checks and types.
+Only states.py touches private names of others. It may import checks and types.
 """

@@ -1,25 +1,43 @@
-"""What an optimizer of braintools does in addition once it follows a scheduler of ours."""
+"""An optimizer of braintools that follows a scheduler: how it begins to, and what it does then.
+
+The applied rates live in one State, ``current_lrs`` of the scheduler that drives. The optimizer
+reads it through :class:`GroupRate`, never through a scheduler: so a scheduler is replaced without
+touching a transformation, and what the optimizer reports is what it applies. The new scheduler
+takes over the State with a new structure, so compiled steps are traced again: see :class:`Rates`.
+"""
 
 import functools
 import warnings
-from collections.abc import Mapping
-from typing import Any, NoReturn
+from collections.abc import Callable
+from typing import Any, NoReturn, Protocol
 
 import jax
 import numpy as np
 from brainstate import State
+from brainstate.transform import StateFinder
 from braintools.optim import OptaxOptimizer, OptimState
 
 from brainsched import checks
-from brainsched.link import optimizer_state, upstream
-from brainsched.link.group import ScheduledGroup, check_params, given_rate
+from brainsched.link import optimizer_state, states
+from brainsched.link.group import ScheduledGroup, check_params
+from brainsched.link.states import Rates, RatesState
+
+
+class Drives(Protocol):
+    """What the link needs of a scheduler."""
+
+    optimizer: OptaxOptimizer | None
+    last_epoch: State
+    current_lrs: State
+    _with_groups: Callable[..., Any]  # from the ``lr=`` of each and the last one's name; may raise
+    _have_groups: Callable[[Any], None]
 
 
 class ScheduledOptimizer(OptaxOptimizer):
     """A mixin for the class of an optimizer, which otherwise behaves as before."""
 
     _plain: type[OptaxOptimizer]
-    _own_tx: bool
+    _own_tx: bool  # whether its class made its transformation, and can make another
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Any:
         """Build a plain optimizer when a user calls ``type(optimizer)(...)``."""
@@ -33,13 +51,15 @@ class ScheduledOptimizer(OptaxOptimizer):
     def register_trainable_weights(self, param_states: Any) -> Any:
         """Register weights, before groups are added."""
         if len(self.param_groups) > 1:
-            found = jax.tree.leaves(param_states, is_leaf=lambda leaf: isinstance(leaf, State))
-            if {id(state) for state in found} <= self.param_states.seen_ids:
+            known = set(map(id, self.param_states.to_dict().values()))
+            if known.issuperset(map(id, jax.tree.leaves(param_states))):
                 return self  # braintools' Trainer registers all weights of a model again
             raise ValueError("register_trainable_weights must be called before add_param_group")
-        warn_unless_read(self, param_states)
+        require_that_the_rate_is_read(self, param_states)
         super().register_trainable_weights(param_states)
-        self.param_groups[0] = first_group(self)
+        # braintools 0.3.0 and 0.4.0 leave out weights that are registered by a second call.
+        params = self.param_states.to_pytree()
+        self.param_groups[0] = ScheduledGroup({**self.param_groups[0], "params": params})
         return self
 
     def add_param_group(
@@ -50,24 +70,20 @@ class ScheduledOptimizer(OptaxOptimizer):
         ``params`` is a dict of States, as ``model.states(brainstate.ParamState)`` is. ``lr`` is the
         base rate of the group, by default its entry in the scheduler's ``base_lr``.
         """
-        scheduler = self.lr_scheduler
-        group = len(self.param_groups)
-        upstream.require_outside_a_trace(scheduler.last_epoch, self.step_count)
-        require_original(self)
+        scheduler, group = self.lr_scheduler, len(self.param_groups)
+        states.require_outside_a_trace(scheduler.last_epoch, self.step_count)
         if self.opt_state is None:
             raise ValueError("register_trainable_weights must be called before add_param_group")
         check_params(self, params)
-        for expected in scheduler.group_names[group : group + 1]:
-            if name not in (None, expected):
-                raise ValueError(
-                    f"param group {group} is called {expected!r} in base_lr, got {name!r}: add the "
-                    f"groups in its order"
-                )
         require_own_tx(self)
-        having = scheduler._with_groups([*[entry.given for entry in self.param_groups], lr])
+        having = scheduler._with_groups([*[entry.given for entry in self.param_groups], lr], name)
         decay = self.weight_decay if weight_decay is None else weight_decay
-        content = {"weight_decay": decay, **({"name": name} if name else {})}
-        entry, moments = group_of(self, group, params, lr, content)
+        tx = transformation(self, group, weight_decay=checks.number("weight_decay", decay))
+        moments = OptimState(tx.init({key: state.value for key, state in params.items()}))
+        rate = states.GroupRate(self, group)
+        entry = ScheduledGroup(params=dict(params), lr=rate, weight_decay=decay, tx=tx)
+        entry |= {"name": name} if name else {}
+        entry.given = lr
         # All is checked: from here on nothing raises.
         self.param_states.merge_with(params)
         self.param_groups.append(entry)
@@ -76,23 +92,14 @@ class ScheduledOptimizer(OptaxOptimizer):
 
     def step(self, *args: Any, **kwargs: Any) -> Any:
         """Take a step."""
-        require_original(self)
-        takes_gradients = self._plain.step is OptaxOptimizer.step
-        if (
-            takes_gradients and len(self.param_groups) > 1
-        ):  # braintools silently skips a group without gradients
-            grads = args[0] if args else kwargs["grads"]
-            missing = [
-                key for group in self.param_groups for key in group["params"] if key not in grads
-            ]
-            if missing:
-                raise ValueError(f"grads has no gradient for {missing[0]!r}")
+        if self.lr_scheduler.optimizer is not self:  # a clone: its tx reads the original's rates
+            self._refuse_to_be_copied()
         return super().step(*args, **kwargs)
 
     @property
     def current_lr(self) -> Any:
         """The applied rate of the first group: a float, or traced in compiled code."""
-        rate = upstream.first_rate(self).value
+        rate = self.lr_scheduler.current_lrs.value[0]
         if isinstance(rate, jax.core.Tracer) or np.ndim(rate):
             return rate
         # The shortest decimal of this float32, so that it equals the number that the user wrote.
@@ -100,7 +107,8 @@ class ScheduledOptimizer(OptaxOptimizer):
 
     @current_lr.setter
     def current_lr(self, value: Any) -> None:
-        upstream.first_rate(self).value = value
+        rates = self.lr_scheduler.current_lrs
+        rates.value = [value, *rates.value[1:]]
 
     @property
     def base_lr(self) -> Any:
@@ -111,12 +119,7 @@ class ScheduledOptimizer(OptaxOptimizer):
         """Return the applied rate of each group."""
         return self.lr_scheduler.get_last_lr()
 
-    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
-        """Restore what ``state_dict()`` gave, or raise an error and change nothing.
-
-        The rates are restored too, unless a checkpoint of the scheduler has restored them.
-        """
-        optimizer_state.load(self, state_dict)
+    load_state_dict = optimizer_state.load_state_dict
 
     def _refuse_to_be_copied(self, *args: Any) -> NoReturn:
         raise TypeError(
@@ -134,39 +137,9 @@ def transformation(optimizer: OptaxOptimizer, group: int, **changed: Any) -> Any
     """
     stand_in = object.__new__(plain_class(optimizer))
     stand_in.__dict__.update(optimizer.__dict__, **changed)
-    rate = upstream.GroupRate(optimizer, group)
-    upstream.follow(stand_in, rate, rate)
+    rate = states.GroupRate(optimizer, group)
+    states.follow(stand_in, rate, rate)
     return stand_in.default_tx()
-
-
-def group_of(
-    optimizer: OptaxOptimizer, group: int, params: Any, lr: Any, content: Mapping[str, Any]
-) -> tuple[ScheduledGroup, OptimState]:
-    """Return a param group with the algorithm of the first one, and its moments."""
-    decay = checks.number("weight_decay", content["weight_decay"])
-    tx = transformation(optimizer, group, weight_decay=decay)
-    rate = upstream.GroupRate(optimizer, group)
-    entry = ScheduledGroup({**content, "params": dict(params), "lr": rate, "tx": tx}, lr)
-    return entry, OptimState(tx.init({key: state.value for key, state in params.items()}))
-
-
-def first_group(optimizer: OptaxOptimizer) -> ScheduledGroup:
-    """Return the group of the registered weights, as one whose rate can be set."""
-    # braintools 0.3.0 and 0.4.0 leave out weights that are registered by a second call.
-    params = optimizer.param_states.to_pytree()
-    rate = upstream.first_rate(optimizer)
-    return ScheduledGroup({**optimizer.param_groups[0], "params": params, "lr": rate}, None)
-
-
-def added_groups(optimizer: OptaxOptimizer) -> list[tuple[ScheduledGroup, OptimState]]:
-    """Return the groups that were added before the scheduler, with new moments."""
-    # braintools 0.3.0 and 0.4.0 file a parameter under a string made of the key of its gradient.
-    keys = {id(state): key for key, state in optimizer.param_states.to_pytree().items()}
-    found = []
-    for group, entry in enumerate(optimizer.param_groups[1:], start=1):
-        params = {keys[id(state)]: state for state in entry["params"].values()}
-        found.append(group_of(optimizer, group, params, given_rate(entry), entry))
-    return found
 
 
 def plain_class(optimizer: OptaxOptimizer) -> type[OptaxOptimizer]:
@@ -174,16 +147,11 @@ def plain_class(optimizer: OptaxOptimizer) -> type[OptaxOptimizer]:
     return getattr(optimizer, "_plain", type(optimizer))
 
 
-def makes_its_own(optimizer: OptaxOptimizer) -> bool:
-    """Whether the optimizer's class made its transformation, so that it can make another."""
-    # All classes of braintools override it, except the one that takes a tx=.
-    overrides = type(optimizer).default_tx is not OptaxOptimizer.default_tx
-    return bool(optimizer.__dict__.get("_own_tx", overrides))
-
-
 def require_own_tx(optimizer: OptaxOptimizer) -> None:
     """Raise if the transformation may be one of the user's."""
-    if not makes_its_own(optimizer):
+    # All classes of braintools override default_tx, except the one that takes a tx=.
+    overrides = type(optimizer).default_tx is not OptaxOptimizer.default_tx
+    if not optimizer.__dict__.get("_own_tx", overrides):
         raise ValueError(
             f"this {plain_class(optimizer).__name__} may have a tx= of yours, which does not read "
             f"the scheduler's rates: give it tx=optax.chain(..., brainsched.scale_by_scheduler("
@@ -191,56 +159,92 @@ def require_own_tx(optimizer: OptaxOptimizer) -> None:
         )
 
 
-def warn_unless_read(optimizer: OptaxOptimizer, params: Any, *, stacklevel: int = 3) -> None:
-    """Warn if the transformation does not read its rate; raise if it is the user's."""
-    if not upstream.reads_its_rate(optimizer, params, unknown=makes_its_own(optimizer)):
+def require_that_the_rate_is_read(optimizer: OptaxOptimizer, params: Any, level: int = 3) -> None:
+    """Warn if the transformation does not read its rate; raise if it is the user's.
+
+    It is found by tracing an update once.
+    """
+    tx = optimizer.tx
+    update = StateFinder(
+        lambda grads: tx.update(grads, tx.init(grads), grads), usage="read", return_type="tuple"
+    )
+    try:
+        found = update(jax.tree.map(lambda state: state.value, params))
+    except TypeError:  # it needs more than gradients, as a line search does
+        return require_own_tx(optimizer)
+    if optimizer.lr_scheduler.current_lrs not in found:
         require_own_tx(optimizer)
         warnings.warn(
             f"{plain_class(optimizer).__name__} does not read its learning rate in braintools: the "
             f"scheduler has no effect",
             UserWarning,
-            stacklevel=stacklevel,
+            stacklevel=level,
         )
 
 
-def own_tx_again(optimizer: OptaxOptimizer) -> Any:
-    """Return the transformation that the optimizer's class makes, as one that reads our rates."""
-    tx = transformation(optimizer, 0)
-    if optimizer.opt_state is not None:
-        made: Any = jax.tree.structure(tx.init(optimizer.param_states.to_pytree_value()))
-        if made != jax.tree.structure(optimizer.opt_state.value):
-            raise ValueError(
-                f"the tx of this {plain_class(optimizer).__name__} is not the one that its class "
-                f"makes: build it with lr=scheduler instead"
-            )
-    return tx
-
-
-def require_original(optimizer: OptaxOptimizer) -> None:
-    """Raise if ``optimizer`` is a copy through the graph, whose tx reads the original's rates."""
-    is_built = isinstance(optimizer, ScheduledOptimizer) and hasattr(optimizer, "tx")
-    if is_built and optimizer.lr_scheduler.optimizer is not optimizer:
-        optimizer._refuse_to_be_copied()
-
-
 @functools.cache
-def _scheduled(cls: Any) -> Any:
+def scheduled_class(cls: Any) -> Any:
+    """Return the class of an optimizer once it follows a scheduler."""
     content = {"__doc__": cls.__doc__, "__module__": cls.__module__, "_plain": cls}
     return type(cls)(f"Scheduled{cls.__name__}", (ScheduledOptimizer, cls), content)
 
 
-def scheduled_class(optimizer: OptaxOptimizer) -> Any:
-    """Return the class of ``optimizer`` once it follows a scheduler."""
+def attach(scheduler: Drives, optimizer: OptaxOptimizer) -> None:
+    """Let ``optimizer`` follow ``scheduler``, or raise and change nothing."""
+    if not isinstance(optimizer, OptaxOptimizer):
+        raise TypeError(
+            f"optimizer must be an OptaxOptimizer of braintools.optim, got {optimizer!r}: pass "
+            f"scheduler.as_optax() to optax and Flax"
+        )
+    present = scheduler.optimizer
+    if present is optimizer:
+        return
+    # An optimizer without a transformation was never built: its constructor raised.
+    if present is not None and hasattr(present, "tx"):
+        raise ValueError(
+            f"this {type(scheduler).__name__} already drives a {plain_class(present).__name__}: "
+            f"give the other one copy.deepcopy(scheduler) or "
+            f"brainsched.from_config(scheduler.config)"
+        )
+    states.require_outside_a_trace(scheduler.last_epoch, optimizer.step_count)
+    former, groups = optimizer.lr_scheduler, optimizer.param_groups
+    is_scheduled = isinstance(optimizer, ScheduledOptimizer)
+    if is_scheduled and former.optimizer is not optimizer:
+        optimizer._refuse_to_be_copied()
+    built_plain = hasattr(optimizer, "tx") and not is_scheduled
+    if built_plain and len(groups) > 1:
+        raise ValueError(
+            "attach_optimizer must be called before add_param_group, since braintools trains the "
+            "groups that it adds by Adam"
+        )
+    having = scheduler._with_groups([getattr(group, "given", None) for group in groups] or [None])
+    if former is not scheduler:
+        require_own_tx(optimizer)  # a tx= of the user's goes on reading the former one's State
+    if groups:
+        require_that_the_rate_is_read(optimizer, groups[0]["params"], level=4)
+    tx = transformation(optimizer, 0) if built_plain else None
     cls: Any = type(optimizer)
-    return cls if isinstance(optimizer, ScheduledOptimizer) else _scheduled(cls)
-
-
-def make_scheduled(optimizer: OptaxOptimizer, scheduled: Any) -> None:
-    """Turn ``optimizer`` into a scheduled one, in place.
-
-    ``__class__`` is assigned because the user holds the object, or its constructor is running.
-    Methods on an instance would be copied by graph clones, and act on the original.
-    """
-    if not isinstance(optimizer, ScheduledOptimizer):
-        optimizer.__dict__["_own_tx"] = hasattr(optimizer, "tx")
+    scheduled = cls if is_scheduled else scheduled_class(cls)
+    # All is checked: from here on nothing raises.
+    rate = states.GroupRate(optimizer, 0)
+    reported = states.follow(optimizer, scheduler, rate)
+    if is_scheduled:
+        shared, successor = former.current_lrs, f"a {type(scheduler).__name__}"
+        own = RatesState(Rates(shared.value))
+        former.__dict__.update(_current_lrs=own, optimizer=None, _replaced_by=successor)
+        states.restructure(scheduler.current_lrs, Rates())
+        scheduler.__dict__["_current_lrs"] = shared
+    else:
+        optimizer.__dict__["_own_tx"] = built_plain
+        # The user holds the object, or its constructor is running. Methods on an instance would be
+        # copied by graph clones, and act on the original.
         optimizer.__class__ = scheduled
+    if built_plain:
+        for state in (former.current_lrs, reported):
+            states.restructure(state, Rates(jax.tree.leaves(state.value)))
+        optimizer.tx = tx
+    if groups:
+        params = optimizer.param_states.to_pytree()
+        groups[0] = ScheduledGroup({**groups[0], "params": params, "lr": rate})
+    scheduler.__dict__.update(optimizer=optimizer, _replaced_by=None)
+    scheduler._have_groups(having)

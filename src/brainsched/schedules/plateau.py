@@ -16,7 +16,7 @@ from brainsched.core.states import CountState, MetricState
 from brainsched.schedules.composition import require_part
 from brainsched.schedules.floors import FallingLR, Floor
 from brainsched.schedules.tables import Powers
-from brainsched.types import Array, BaseLRs, Epochs, Rates
+from brainsched.types import Array, BaseLRs, Epochs, Rates, epoch_dtype
 
 _LEFT_OUT: Any = object()
 
@@ -116,10 +116,11 @@ class ReduceLROnPlateau(FallingLR):
         self.eps = checks.number("eps", eps)
         self.scheduler = scheduler
         self._powers = Powers(self.factor)
-        self.best = MetricState(math.inf if mode == "min" else -math.inf)
-        self.num_bad_epochs = CountState(0)
-        self.cooldown_counter = CountState(0)
-        self.reductions = CountState(0)
+        self.best = MetricState(np.asarray(math.inf if mode == "min" else -math.inf, np.float32))
+        none = np.zeros((), epoch_dtype())
+        self.num_bad_epochs = CountState(none)
+        self.cooldown_counter = CountState(none)
+        self.reductions = CountState(none)
         if scheduler is None:
             self._floor = Floor("min_lr", min_lr, None, base_lr)
             LRScheduler.__init__(self, base_lr, last_epoch)
