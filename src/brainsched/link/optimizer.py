@@ -8,7 +8,7 @@ takes over the State with a new structure, so compiled steps are traced again: s
 
 import functools
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NoReturn, Protocol
 
 import jax
@@ -19,7 +19,6 @@ from braintools.optim import OptaxOptimizer, OptimState
 
 from brainsched import checks
 from brainsched.link import optimizer_state, states
-from brainsched.link.group import ScheduledGroup, check_params
 from brainsched.link.states import Rates, RatesState
 
 
@@ -31,6 +30,35 @@ class Drives(Protocol):
     current_lrs: State
     _with_groups: Callable[..., Any]  # from the ``lr=`` of each and the last one's name; may raise
     _have_groups: Callable[[Any], None]
+
+
+class ScheduledGroup(dict[str, Any]):
+    """A param group in which ``group['lr'] = x`` sets the applied rate, as in PyTorch."""
+
+    given: Any = None
+    """The ``lr=`` that it was added with."""
+
+    def __setitem__(self, key: str, value: Any) -> None:
+        if key == "lr":
+            self["lr"].value = value
+        else:
+            super().__setitem__(key, value)
+
+    def update(self, *args: Any, **kwargs: Any) -> None:
+        """Set each item."""
+        for key, value in dict(*args, **kwargs).items():
+            self[key] = value
+
+
+def _plain_dict(keys: tuple[str, ...], values: Any) -> Any:
+    return dict(zip(keys, values, strict=True))  # what JAX makes from a group is not a group
+
+
+jax.tree_util.register_pytree_with_keys(
+    ScheduledGroup,
+    lambda group: ([(jax.tree_util.DictKey(key), group[key]) for key in group], tuple(group)),
+    _plain_dict,
+)
 
 
 class ScheduledOptimizer(OptaxOptimizer):
@@ -46,7 +74,7 @@ class ScheduledOptimizer(OptaxOptimizer):
     def default_tx(self) -> Any:
         """Make the transformation, which reads the rate of the first group."""
         self.__dict__["_own_tx"] = True
-        return transformation(self, 0)
+        return transformation(self, states.GroupRate(self, 0))
 
     def register_trainable_weights(self, param_states: Any) -> Any:
         """Register weights, before groups are added."""
@@ -70,7 +98,7 @@ class ScheduledOptimizer(OptaxOptimizer):
         ``params`` is a dict of States, as ``model.states(brainstate.ParamState)`` is. ``lr`` is the
         base rate of the group, by default its entry in the scheduler's ``base_lr``.
         """
-        scheduler, group = self.lr_scheduler, len(self.param_groups)
+        scheduler = self.lr_scheduler
         states.require_outside_a_trace(scheduler.last_epoch, self.step_count)
         if self.opt_state is None:
             raise ValueError("register_trainable_weights must be called before add_param_group")
@@ -78,9 +106,9 @@ class ScheduledOptimizer(OptaxOptimizer):
         require_own_tx(self)
         having = scheduler._with_groups([*[entry.given for entry in self.param_groups], lr], name)
         decay = self.weight_decay if weight_decay is None else weight_decay
-        tx = transformation(self, group, weight_decay=checks.number("weight_decay", decay))
+        rate = states.GroupRate(self, len(self.param_groups))
+        tx = transformation(self, rate, weight_decay=checks.number("weight_decay", decay))
         moments = OptimState(tx.init({key: state.value for key, state in params.items()}))
-        rate = states.GroupRate(self, group)
         entry = ScheduledGroup(params=dict(params), lr=rate, weight_decay=decay, tx=tx)
         entry |= {"name": name} if name else {}
         entry.given = lr
@@ -130,14 +158,30 @@ class ScheduledOptimizer(OptaxOptimizer):
     __deepcopy__ = __copy__ = __reduce_ex__ = _refuse_to_be_copied
 
 
-def transformation(optimizer: OptaxOptimizer, group: int, **changed: Any) -> Any:
-    """Return what the optimizer's own class makes for a param group, which reads its rate.
+def check_params(optimizer: OptaxOptimizer, params: Any) -> None:
+    """Raise unless ``params`` is a dictionary of parameters that are in no other group."""
+    found = list(params.values()) if isinstance(params, Mapping) else []
+    if not found or not all(isinstance(state, State) for state in found):
+        raise TypeError(
+            f"params must be a dictionary of one or more States, as "
+            f"model.states(brainstate.ParamState) is, got {params!r}"
+        )
+    groups = [group["params"] for group in optimizer.param_groups]
+    taken = {key: state for group in groups for key, state in group.items()}
+    ids = set(map(id, taken.values()))
+    for key, state in params.items():
+        if key in taken or id(state) in ids:
+            raise ValueError(f"params[{key!r}] is already in another param group")
+    jax.tree.structure({**taken, **params})  # raises unless the keys can be sorted together
 
-    It is made on a stand-in whose scheduler is the group's rate; ``LBFGS`` keeps the stand-in.
+
+def transformation(optimizer: OptaxOptimizer, rate: states.GroupRate, **changed: Any) -> Any:
+    """Return what the optimizer's own class makes for a param group, which reads ``rate``.
+
+    It is made on a stand-in whose scheduler is the rate; ``LBFGS`` keeps the stand-in.
     """
     stand_in = object.__new__(plain_class(optimizer))
     stand_in.__dict__.update(optimizer.__dict__, **changed)
-    rate = states.GroupRate(optimizer, group)
     states.follow(stand_in, rate, rate)
     return stand_in.default_tx()
 
@@ -222,11 +266,11 @@ def attach(scheduler: Drives, optimizer: OptaxOptimizer) -> None:
         require_own_tx(optimizer)  # a tx= of the user's goes on reading the former one's State
     if groups:
         require_that_the_rate_is_read(optimizer, groups[0]["params"], level=4)
-    tx = transformation(optimizer, 0) if built_plain else None
+    rate = states.GroupRate(optimizer, 0)
+    tx = transformation(optimizer, rate) if built_plain else None
     cls: Any = type(optimizer)
     scheduled = cls if is_scheduled else scheduled_class(cls)
     # All is checked: from here on nothing raises.
-    rate = states.GroupRate(optimizer, 0)
     reported = states.follow(optimizer, scheduler, rate)
     if is_scheduled:
         shared, successor = former.current_lrs, f"a {type(scheduler).__name__}"
