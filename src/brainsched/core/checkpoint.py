@@ -52,7 +52,7 @@ class Checkpointed:
         copy = (lambda value: np.array(value).item()) if plain else np.array
         return {
             "last_epoch": copy(self.last_epoch.value),
-            "base_lrs": list(map(copy, self.base_lrs)),
+            "base_lrs": list(map(copy, self._evaluation.base_lrs)),
             "current_lrs": list(map(copy, self.get_last_lr())),
             "scheduled_lrs": list(map(copy, self.get_lr())),
             "config": configuring.config(self),

@@ -27,7 +27,7 @@ import numpy as np
 from jaxtyping import Float
 
 from brainsched import checks
-from brainsched.core.base_rates import BaseRates, JointBaseRates
+from brainsched.core.arguments import BaseRates, JointBaseRates
 from brainsched.link.states import inside_a_trace
 from brainsched.types import (
     Array,
@@ -144,8 +144,9 @@ class Evaluation:
         self.base_lrs = bases.first(max(groups, bases.known))
         leaves = [*numbers, *jax.tree.leaves(self.base_lrs[:groups])]
         arrays = [leaf for leaf in leaves if isinstance(leaf, jax.Array)]
+        self.calls_functions = any(map(callable, leaves))
         # A function that is passed inside a trace may use what is traced there.
-        may_trace = inside_a_trace() and any(map(callable, leaves))
+        may_trace = self.calls_functions and inside_a_trace()
         self.on_host = not arrays and not may_trace
         self._base_arrays = self._stacked_bases(np) if self.on_host else None
         highest = max((base.max() for base in jax.tree.leaves(self._base_arrays)), default=0.0)

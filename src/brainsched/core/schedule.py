@@ -1,21 +1,25 @@
 """A schedule: a pure function of the epoch, and what follows from it without a position."""
 
+import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 from jaxtyping import Float
 
 from brainsched import checks
-from brainsched.core import arguments
 from brainsched.core import config as configuring
-from brainsched.core.evaluation import Bases, Evaluation, stay
-from brainsched.types import Array, BaseLRs, Epochs, LRs, epoch_dtype
+from brainsched.core.copies import register
+from brainsched.core.evaluation import Evaluation
+from brainsched.types import Array, BaseLRs, Epochs, LRs, Rate, epoch_dtype
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+
+# The classes whose formulas compiled code is known to run.
+compilable: set[type] = set()
 
 
 class Schedule(ABC):
@@ -27,12 +31,25 @@ class Schedule(ABC):
     max_groups: int | None = None
     _boundaries: Sequence[float] = ()
 
+    __signature__: inspect.Signature
     _evaluation: Evaluation
     _first_epoch: int
     # The schedule that this one follows up to some epoch, so that its checkpoints load here.
     _trunk: "Schedule | None" = None
     # Whether it is stepped once an update, and its parts are in epochs.
     _parts_are_in_epochs = False
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        signature = inspect.signature(cls.__init__)
+        # The metaclass hides the signature. Without types: help() spells an alias out.
+        own = [p.replace(annotation=p.empty) for p in signature.parameters.values()][1:]
+        cls.__signature__ = signature.replace(parameters=own, return_annotation=signature.empty)
+        if cls.formula is not Schedule.formula:
+            configuring.register(cls)
+        if configuring.is_ours(cls):  # whose tests compile them
+            compilable.add(cls)
+        register(cls)
 
     @abstractmethod
     def formula(self, epoch: Epochs, base_lrs: BaseLRs, xp: ModuleType) -> LRs:
@@ -143,6 +160,18 @@ class Schedule(ABC):
         scheduler: Any = self
         return OptaxSchedule(scheduler, group, steps_per_epoch, staircase, last_epoch)
 
+    def __call__(self, count: Any) -> NoReturn:
+        """Raise: a scheduler is not a function of a count."""
+        raise TypeError(
+            f"a {type(self).__name__} is not an optax schedule: pass scheduler.as_optax() to "
+            f"optax, or lr=scheduler to an optimizer of braintools"
+        )
+
+    @property
+    def base_lrs(self) -> list[Rate]:
+        """The base rate of each param group, including entries of ``base_lr`` that still wait."""
+        return list(self._evaluation.base_lrs)
+
     @property
     def config(self) -> dict[str, Any]:
         """The class and the arguments that rebuild this scheduler, in JSON types.
@@ -183,32 +212,5 @@ class Schedule(ABC):
         """The epochs at which a new stage begins, if the schedule has stages."""
         return self._boundaries
 
-    def _evaluation_of(self, groups: int, bases: Bases) -> Evaluation:
-        """Return the evaluation for a number of param groups; change nothing."""
-        if self.max_groups is not None and groups > self.max_groups:
-            raise ValueError(
-                f"param group {groups - 1} has no rate: the schedule has columns for "
-                f"{self.max_groups} groups"
-            )
-        numbers = arguments.numbers(self)
-        return Evaluation(type(self).__name__, self.formula, numbers, bases, groups)
-
-    def _first_evaluation(
-        self, groups: int, bases: Bases, position: Sequence[Array]
-    ) -> tuple[Evaluation, list[Array]]:
-        """Return the evaluation, and the rates at ``position``; raise if the formula is wrong."""
-        evaluation = self._evaluation_of(groups, bases)
-        _, rates = evaluation(stay, *position)
-        # Once for each class of a user, since this compiles; again where a function is passed.
-        functions = any(callable(number) for number in arguments.numbers(self))
-        if evaluation.on_host and (functions or type(self) not in compilable):
-            evaluation.require_compilable()
-            compilable.add(type(self))
-        return evaluation, rates
-
     def _require_pure(self, what: str, cure: str = "") -> None:  # noqa: B027  (all but one are pure)
         """Raise a TypeError if the rate depends on more than the epoch, which forbids ``what``."""
-
-
-# The classes of users whose formulas compiled code can run.
-compilable: set[type[Schedule]] = set()

@@ -11,7 +11,7 @@ import inspect
 import operator
 import warnings
 from collections.abc import Callable, Sequence
-from typing import Any, NoReturn
+from typing import Any
 
 import braintools
 import jax
@@ -22,15 +22,15 @@ from brainstate.graph import Node
 from brainsched import checks
 from brainsched.core import arguments
 from brainsched.core import config as configuring
-from brainsched.core.base_rates import BaseRates
+from brainsched.core.arguments import BaseRates
 from brainsched.core.checkpoint import Checkpointed
-from brainsched.core.copies import Copied, register
+from brainsched.core.copies import Copied
 from brainsched.core.evaluation import Bases, Evaluation, advance, stay
 from brainsched.core.schedule import Schedule, compilable
 from brainsched.core.states import EpochState
 from brainsched.link.optimizer import attach
 from brainsched.link.states import Rates, RatesState, inside_a_trace, restructure
-from brainsched.types import Array, Rate, epoch_dtype
+from brainsched.types import Array, epoch_dtype
 from brainsched.types import Rates as BaseLRs
 
 
@@ -97,22 +97,15 @@ class LRScheduler(Schedule, Checkpointed, Copied, Node, braintools.optim.LRSched
         self.last_epoch = EpochState(np.asarray(self._first_epoch, epoch_dtype()))
         self._bases = bases
         arguments.fix(self)
-        groups, position = len(bases.listed), self._position
-        self._evaluation, rates = self._first_evaluation(groups, bases, position)
+        self._evaluation = self._evaluation_of(len(bases.listed), bases)
+        _, rates = self._evaluation(stay, *self._position)
+        # Once for each class of a user, since this compiles; again where a function is passed.
+        is_known = type(self) in compilable and not self._evaluation.calls_functions
+        if self._evaluation.on_host and not is_known:
+            self._evaluation.require_compilable()
+            compilable.add(type(self))
         self._current_lrs = RatesState(Rates(rates))
         self._is_built = True
-
-    def __init_subclass__(cls) -> None:
-        super().__init_subclass__()
-        signature = inspect.signature(cls.__init__)
-        # The metaclass hides the signature. Without types: help() spells an alias out.
-        own = [p.replace(annotation=p.empty) for p in signature.parameters.values()][1:]
-        cls.__signature__ = signature.replace(parameters=own, return_annotation=signature.empty)
-        if cls.formula is not LRScheduler.formula:
-            configuring.register(cls)
-        if configuring.is_ours(cls):  # whose tests compile them
-            compilable.add(cls)
-        register(cls)
 
     def __setattr__(self, name: str, value: Any) -> None:
         if "_is_built" not in self.__dict__:
@@ -190,13 +183,6 @@ class LRScheduler(Schedule, Checkpointed, Copied, Node, braintools.optim.LRSched
         """Return the applied rate of each param group; ``applied_rates`` has them as floats."""
         return list(self._current_lrs.value)
 
-    def __call__(self, count: Any) -> NoReturn:
-        """Raise: a scheduler is not a function of a count."""
-        raise TypeError(
-            f"a {type(self).__name__} is not an optax schedule: pass scheduler.as_optax() to "
-            f"optax, or lr=scheduler to an optimizer of braintools"
-        )
-
     @property
     def current_lrs(self) -> State:
         """The State of the applied rates."""
@@ -217,11 +203,6 @@ class LRScheduler(Schedule, Checkpointed, Copied, Node, braintools.optim.LRSched
     def has_restored_rates(self) -> bool:
         """Whether the applied rates are those that a checkpoint of the scheduler restored."""
         return self._current_lrs.content is self._restored
-
-    @property
-    def base_lrs(self) -> list[Rate]:
-        """The base rate of each param group, including entries of ``base_lr`` that still wait."""
-        return list(self._evaluation.base_lrs)
 
     @property
     def group_names(self) -> tuple[str, ...]:
@@ -262,6 +243,16 @@ class LRScheduler(Schedule, Checkpointed, Copied, Node, braintools.optim.LRSched
             param group has no rate, or two. Nothing has changed then.
         """
         attach(self, optimizer)
+
+    def _evaluation_of(self, groups: int, bases: Bases) -> Evaluation:
+        """Return the evaluation for a number of param groups, or raise; change nothing."""
+        if self.max_groups is not None and groups > self.max_groups:
+            raise ValueError(
+                f"param group {groups - 1} has no rate: the schedule has columns for "
+                f"{self.max_groups} groups"
+            )
+        numbers = arguments.numbers(self)
+        return Evaluation(type(self).__name__, self.formula, numbers, bases, groups)
 
     def _with_groups(
         self, given: Sequence[Any], name: str | None = None

@@ -15,7 +15,7 @@ import jax
 import numpy as np
 
 from brainsched import checks
-from brainsched.core.base_rates import JointBaseRates
+from brainsched.core.arguments import JointBaseRates
 from brainsched.core.evaluation import Bases, Evaluation
 from brainsched.core.scheduler import LRScheduler
 from brainsched.schedules.lengths import boundaries, length, quotient, reached

@@ -7,7 +7,7 @@ import jax
 import numpy as np
 
 from brainsched import checks
-from brainsched.core.base_rates import BaseRates
+from brainsched.core.arguments import BaseRates
 from brainsched.core.evaluation import Bases, Evaluation
 from brainsched.core.scheduler import LRScheduler
 from brainsched.types import BaseLRs, Rates
@@ -50,7 +50,7 @@ class Floor(GroupRates):
     def require_below(self, bases: list[Any]) -> None:
         """Raise if a group would rise to its floor; rates on a device are not looked at."""
         for group, base in enumerate(bases if self._ratio is None else []):
-            rate = self._rates[group]
+            rate = self._rates.first(group + 1)[group]
             known = not (isinstance(rate, jax.Array) or isinstance(base, jax.Array))
             if known and np.float32(rate) > np.float32(base):
                 raise ValueError(
