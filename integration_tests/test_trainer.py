@@ -210,11 +210,7 @@ def test_an_unknown_interval_is_refused(interval, error):
 
 
 class Groups(LightningModule):
-    """Has two param groups.
-
-    The scheduler is returned and not given as ``lr=``: the Trainer registers all weights once
-    more, which an optimizer that follows a scheduler refuses after a group was added.
-    """
+    """Has two param groups; the Trainer registers the weights of both once more."""
 
     def __init__(self, base_lr):
         super().__init__()
@@ -226,11 +222,12 @@ class Groups(LightningModule):
         return {"loss": (self.head(self.body(batch)) ** 2).mean()}
 
     def configure_optimizers(self):
-        optimizer = braintools.optim.SGD(lr=1e-3)
+        scheduler = StepLR(self.base_lr, step_size=1, gamma=0.5)
+        optimizer = braintools.optim.SGD(lr=scheduler)
         states = self.states(brainstate.ParamState)
         optimizer.register_trainable_weights({("body", "weight"): states["body", "weight"]})
         optimizer.add_param_group({("head", "weight"): states["head", "weight"]})
-        return optimizer, StepLR(self.base_lr, step_size=1, gamma=0.5)
+        return optimizer, scheduler
 
 
 class Shown(Callback):
