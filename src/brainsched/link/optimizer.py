@@ -204,10 +204,7 @@ def require_own_tx(optimizer: OptaxOptimizer) -> None:
 
 
 def require_that_the_rate_is_read(optimizer: OptaxOptimizer, params: Any, level: int = 3) -> None:
-    """Warn if the transformation does not read its rate; raise if it is the user's.
-
-    It is found by tracing an update once.
-    """
+    """Trace an update: warn if it does not read its rate, raise if it may be one of the user's."""
     tx = optimizer.tx
     update = StateFinder(
         lambda grads: tx.update(grads, tx.init(grads), grads), usage="read", return_type="tuple"

@@ -35,13 +35,11 @@ def _like(template: Any, saved: Any) -> Any:
 
     It does not matter whether a file format kept tuples or turned them into lists or dicts.
     """
-
-    def by_path(tree: Any) -> dict[str, Any]:
-        leaves = jax.tree.leaves_with_path(tree)
-        keystr = functools.partial(jax.tree_util.keystr, simple=True, separator="/")
-        return {keystr(keys): leaf for keys, leaf in leaves}
-
-    found, expected = by_path(saved), by_path(template)
+    name = functools.partial(jax.tree_util.keystr, simple=True, separator="/")
+    found, expected = (
+        {name(keys): leaf for keys, leaf in jax.tree.leaves_with_path(tree)}
+        for tree in (saved, template)
+    )
     for path in sorted(expected.keys() ^ found.keys()):
         which = "no entry" if path in expected else "an unknown entry"
         raise ValueError(
