@@ -8,7 +8,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from brainsched import MultiStepLR, PiecewiseConstantSchedule, PiecewiseLinearSchedule
-from brainsched.schedules.tables import Search
+from brainsched.schedules.stages import Search
 
 LAST = 2**31 - 1
 epochs = st.integers(0, 40) | st.integers(LAST - 3, LAST)

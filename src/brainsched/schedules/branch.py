@@ -9,7 +9,7 @@ import numpy as np
 
 from brainsched import checks
 from brainsched.core.scheduler import LRScheduler
-from brainsched.schedules import lengths
+from brainsched.schedules import stages
 from brainsched.schedules.composition import Composition
 from brainsched.schedules.curves import STRATEGIES, fall, progress
 from brainsched.schedules.floors import Floor
@@ -64,8 +64,8 @@ class Branch(Composition):
         end_lr_ratio: float | None = None,
     ) -> None:
         self.scheduler = self._trunk = scheduler
-        self.at = lengths.length("at", at, or_zero=True)
-        self.length = lengths.length("length", length)
+        self.at = stages.length("at", at, or_zero=True)
+        self.length = stages.length("length", length)
         self.end_lr, self.end_lr_ratio = end_lr, end_lr_ratio
         self._end = _end("end_lr", end_lr, end_lr_ratio, scheduler, strategy)
         self.strategy = checks.one_of("strategy", strategy, STRATEGIES)
@@ -130,9 +130,9 @@ class Extension(Composition):
         last_epoch: int | None = None,
     ) -> None:
         self.scheduler = self._trunk = scheduler
-        self.at = lengths.length("at", at, or_zero=True)
-        self.end = lengths.length("end", end, or_zero=True)
-        self.new_end = lengths.length("new_end", new_end, or_zero=True)
+        self.at = stages.length("at", at, or_zero=True)
+        self.end = stages.length("end", end, or_zero=True)
+        self.new_end = stages.length("new_end", new_end, or_zero=True)
         for name, value in (("end", self.end), ("new_end", self.new_end)):
             if value <= self.at:
                 raise ValueError(
@@ -155,7 +155,7 @@ class Extension(Composition):
         since = xp.clip(epoch - self.at, 0.0, float(new_left))
         before = xp.minimum(epoch, float(self.at))
         after = xp.maximum(epoch - self.new_end, 0.0)
-        old_epoch = before + lengths.quotient(since * left, new_left) + after
+        old_epoch = before + stages.quotient(since * left, new_left) + after
         (bases,) = base_lrs
         return self.scheduler.formula(old_epoch, bases, xp)
 

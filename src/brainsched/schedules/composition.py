@@ -18,7 +18,7 @@ from brainsched import checks
 from brainsched.core.arguments import JointBaseRates
 from brainsched.core.evaluation import Bases, Evaluation
 from brainsched.core.scheduler import LRScheduler
-from brainsched.schedules.lengths import boundaries, length, quotient, reached
+from brainsched.schedules.stages import boundaries, length, quotient, reached
 from brainsched.types import Array, Epochs, LRs, largest_epoch
 
 

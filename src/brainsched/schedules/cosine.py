@@ -8,8 +8,7 @@ import numpy as np
 from brainsched import checks
 from brainsched.schedules.curves import Progress, between, cosine, progress
 from brainsched.schedules.floors import FallingLR, GroupRates
-from brainsched.schedules.lengths import length, periods, reached
-from brainsched.schedules.tables import Powers, Search
+from brainsched.schedules.stages import Powers, Search, length, periods, reached
 from brainsched.types import BaseLRs, Epochs, LRs, Rates, largest_epoch
 
 

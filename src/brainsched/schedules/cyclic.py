@@ -9,7 +9,7 @@ from brainsched.core.scheduler import LRScheduler
 from brainsched.schedules.curves import between, fall, progress
 from brainsched.schedules.floors import FallingLR, GroupRates
 from brainsched.schedules.functional import evaluate
-from brainsched.schedules.lengths import length, periods
+from brainsched.schedules.stages import length, periods
 from brainsched.types import BaseLRs, Epochs, LRs, Rates
 
 

@@ -5,8 +5,7 @@ from types import ModuleType
 from brainsched import checks
 from brainsched.core.scheduler import LRScheduler
 from brainsched.schedules.floors import FallingLR, Floor, GroupRates
-from brainsched.schedules.lengths import length, periods
-from brainsched.schedules.tables import Powers
+from brainsched.schedules.stages import Powers, length, periods
 from brainsched.types import BaseLRs, Epochs, LRs, Rates
 
 

@@ -49,8 +49,8 @@ class Floor(GroupRates):
 
     def require_below(self, bases: list[Any]) -> None:
         """Raise if a group would rise to its floor; rates on a device are not looked at."""
-        for group, base in enumerate(bases if self._ratio is None else []):
-            rate = self._rates.first(group + 1)[group]
+        floors = self._rates.first(len(bases)) if self._ratio is None else []
+        for group, (rate, base) in enumerate(zip(floors, bases, strict=False)):
             known = not (isinstance(rate, jax.Array) or isinstance(base, jax.Array))
             if known and np.float32(rate) > np.float32(base):
                 raise ValueError(

@@ -5,7 +5,7 @@ from types import ModuleType
 from brainsched import checks
 from brainsched.schedules.curves import between, progress
 from brainsched.schedules.floors import FallingLR, GroupRates
-from brainsched.schedules.lengths import length, periods
+from brainsched.schedules.stages import length, periods
 from brainsched.types import BaseLRs, Epochs, LRs, Rates
 
 

@@ -11,8 +11,7 @@ import numpy as np
 
 from brainsched import checks
 from brainsched.core.scheduler import LRScheduler
-from brainsched.schedules import lengths
-from brainsched.schedules.tables import Search
+from brainsched.schedules import stages
 from brainsched.types import Array, BaseLRs, Epochs, LRs, Rates, rate_dtype
 
 
@@ -86,8 +85,8 @@ class PiecewiseConstantSchedule(PiecewiseSchedule):
     ) -> None:
         self.boundaries = [1000, 2000] if boundaries is None else boundaries
         self.values = [1.0, 0.1, 0.01] if values is None else values
-        self._boundaries = lengths.boundaries("boundaries", self.boundaries)
-        self._stages = Search(lengths.reached(self._boundaries))
+        self._boundaries = stages.boundaries("boundaries", self.boundaries)
+        self._stages = stages.Search(stages.reached(self._boundaries))
         super().__init__(base_lr, last_epoch)
 
     @classmethod
@@ -98,7 +97,7 @@ class PiecewiseConstantSchedule(PiecewiseSchedule):
         last_epoch: int = 0,
     ) -> Self:
         """Build the schedule from ``rates``, which are ``values`` with a base rate of 1."""
-        count = len(lengths.boundaries("boundaries", boundaries))
+        count = len(stages.boundaries("boundaries", boundaries))
         table = _table("rates", rates, count, more=1)
         base_lr = [1.0] * table.shape[1] if table.ndim == 2 else 1.0
         return cls(base_lr, boundaries, rates, last_epoch)

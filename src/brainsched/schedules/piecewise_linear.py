@@ -5,10 +5,9 @@ from types import ModuleType
 
 import numpy as np
 
-from brainsched.schedules import lengths
+from brainsched.schedules import stages
 from brainsched.schedules.curves import Progress, between
 from brainsched.schedules.piecewise_constant import PiecewiseSchedule
-from brainsched.schedules.tables import Search
 from brainsched.types import Array, BaseLRs, Epochs, LRs, Rates
 
 
@@ -57,11 +56,11 @@ class PiecewiseLinearSchedule(PiecewiseSchedule):
     ) -> None:
         self.boundaries = boundaries
         self.values = values
-        self._boundaries = lengths.boundaries("boundaries", boundaries)
+        self._boundaries = stages.boundaries("boundaries", boundaries)
         knots = np.asarray(self._boundaries, np.float64)
         if not len(knots):
             raise ValueError("boundaries must have at least one epoch, got an empty sequence")
-        self._reached = Search(knots)
+        self._reached = stages.Search(knots)
         # Before the first knot and after the last one there is a line of length 0 at the knot.
         self._starts = np.concatenate([knots[:1], knots])
         self._ends = np.concatenate([knots, knots[-1:]])

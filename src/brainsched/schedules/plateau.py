@@ -15,7 +15,7 @@ from brainsched.core.scheduler import LRScheduler
 from brainsched.core.states import CountState, MetricState
 from brainsched.schedules.composition import require_part
 from brainsched.schedules.floors import FallingLR, Floor
-from brainsched.schedules.tables import Powers
+from brainsched.schedules.stages import Powers
 from brainsched.types import Array, BaseLRs, Epochs, Rates, epoch_dtype
 
 _LEFT_OUT: Any = object()

@@ -6,7 +6,7 @@ from brainsched import checks
 from brainsched.core.scheduler import LRScheduler
 from brainsched.schedules.curves import between, polynomial, progress
 from brainsched.schedules.floors import FallingLR
-from brainsched.schedules.lengths import length, reached
+from brainsched.schedules.stages import length, reached
 from brainsched.types import BaseLRs, Epochs, LRs, Rates
 
 

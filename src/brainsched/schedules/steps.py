@@ -5,8 +5,7 @@ from types import ModuleType
 
 from brainsched import checks
 from brainsched.schedules.floors import FallingLR
-from brainsched.schedules.lengths import boundaries, length, periods, reached
-from brainsched.schedules.tables import Powers, Search
+from brainsched.schedules.stages import Powers, Search, boundaries, length, periods, reached
 from brainsched.types import BaseLRs, Epochs, LRs, Rates
 
 

@@ -7,7 +7,7 @@ from brainsched import checks
 from brainsched.core.scheduler import LRScheduler
 from brainsched.schedules.curves import STRATEGIES, between, fall, progress
 from brainsched.schedules.floors import FallingLR, GroupRates
-from brainsched.schedules.lengths import length, periods
+from brainsched.schedules.stages import length, periods
 from brainsched.types import BaseLRs, Epochs, LRs, Rates
 
 
