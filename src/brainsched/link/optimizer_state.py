@@ -57,8 +57,8 @@ def _leaf(path: str, leaf: Any, saved: Any) -> Any:
     if new.shape != old.shape or not fits or (isinstance(leaf, str) and saved != leaf):
         expected = repr(leaf) if isinstance(leaf, str) else f"{old.dtype}{list(old.shape)}"
         raise ValueError(f"state_dict has {checks.shown(saved)} at {path!r}, expected {expected}")
-    if isinstance(leaf, str):
-        return leaf
     if isinstance(leaf, jax.Array):
         return jnp.asarray(new, old.dtype)
-    return checks.number(f"state_dict's {path!r}", np.asarray(new))
+    if new.shape == () and not isinstance(leaf, str):
+        checks.number(f"state_dict's {path!r}", np.asarray(new))
+    return new
