@@ -16,8 +16,9 @@ from braintools.trainer import (
     LearningRateMonitor,
     LightningModule,
     ModelCheckpoint,
+    Trainer,
 )
-from trainer_runs import BATCHES, RATES, Regression, cosine, fit
+from trainer_runs import BATCHES, RATES, VALIDATION, Data, Regression, cosine, fit
 
 from brainsched import ReduceLROnPlateau, StepLR
 from brainsched.trainer import SchedulerCheckpoint
@@ -149,6 +150,15 @@ def test_early_stopping_and_a_plateau_see_the_same_metric(tmp_path):
     trainer, _, rates = fit(tmp_path, 9, model=model, callbacks=given, validate=True)
     assert trainer.current_epoch == 5  # 0.5 in epoch 2, and three epochs without an improvement
     assert rates == rounded([0.8, 0.8, 0.8, 0.8, 0.8, 0.4])
+
+
+def test_validating_before_and_after_a_run_steps_nothing(tmp_path):
+    model, callbacks = Scripted(plateau(), given=False), [SchedulerCheckpoint(monitor="val_loss")]
+    trainer = Trainer(2, callbacks=callbacks, logger=False, enable_progress_bar=False)
+    trainer.validate(model, [VALIDATION], verbose=False)
+    trainer.fit(model, Data(model), [VALIDATION])
+    trainer.validate(verbose=False)
+    assert trainer.schedulers[0].epoch == 2
 
 
 def test_a_scheduler_that_has_its_optimizer_stays_with_it_in_whatever_order(tmp_path):

@@ -7,7 +7,6 @@ from typing import Any
 from braintools.trainer import Callback, ModelCheckpoint
 
 from brainsched import checks as schedule_checks
-from brainsched.core.scheduler import LRScheduler
 from brainsched.link import trainer_upstream
 from brainsched.trainer import checkpoints, steps
 from brainsched.trainer.steps import Steps
@@ -72,24 +71,23 @@ class SchedulerCheckpoint(Callback):
         self.resume_from = resume_from
         self.interval = schedule_checks.one_of("interval", interval, ["epoch", "step"])
         self.monitor = monitor
-        self._loan = contextlib.ExitStack()
-        self._begin()
+        self._begin([])
 
-    def _begin(self) -> None:
-        self._loan.close()  # what a fit that failed still has
-        self._epochs_done, self._within_epoch, self._step_pending = 0, False, False
-        # The hook at an epoch's end that is running, and the callbacks as they were before it.
-        self._ending = ""
-        self._before: dict[str, Any] = {}
+    def _begin(self, returned: list[Any]) -> None:
+        self._steps = Steps(returned, self.interval, self.monitor)
+        self._epochs_done, self._phase = 0, ""  # "training" in an epoch, then "ending"
+        self._passing = contextlib.ExitStack()
+        # What the callbacks behind this one will remember at the end of the present hook.
+        self._memories: dict[str, Any] = {}
 
     def on_fit_start(self, trainer: Any, module: Any) -> None:
         """Attach the schedulers, and restore the checkpoint if there is one to resume from."""
-        self._begin()
+        self._passing.close()  # what a fit that failed left
+        self._begin(trainer.schedulers)
         before = trainer.callbacks[: trainer.callbacks.index(self)]
         if any(isinstance(callback, ModelCheckpoint) for callback in before):
             raise ValueError("SchedulerCheckpoint must stand before ModelCheckpoint in callbacks")
-        self._steps = Steps(trainer, self.interval, self.monitor)
-        steps.attach(trainer)
+        self._steps.attach(trainer)
         path = self.resume_from
         if path is None:
             return
@@ -101,13 +99,12 @@ class SchedulerCheckpoint(Callback):
             trainer.state.global_step = int(entry["global_step"])
             module.global_step = int(checkpoint["global_step"])  # braintools 0.3.0 leaves it at 0
             self._epochs_done = int(entry["epochs_done"])
-            trainer_upstream.pass_over(self._loan, trainer, module, self._epochs_done)
+            self._passing = trainer_upstream.pass_over(trainer, module, self._epochs_done)
 
     def on_train_epoch_start(self, trainer: Any, module: Any) -> None:
-        """Give the Trainer back what it was lent at the end of the epoch before."""
-        self._loan.close()
-        self._within_epoch, self._step_pending = True, False
-        self._before = {}
+        """Give the Trainer back the schedulers that it did not step."""
+        trainer.schedulers = self._steps.returned
+        self._phase, self._memories = "training", {}
 
     def on_train_batch_start(self, trainer: Any, module: Any, batch: Any, batch_idx: int) -> None:
         """Log the rates that the batch is trained at."""
@@ -116,68 +113,61 @@ class SchedulerCheckpoint(Callback):
 
     def on_after_optimizer_step(self, trainer: Any, module: Any, optimizer: Any) -> None:
         """Step the schedulers that count updates."""
-        self._steps.after_update()
+        for scheduler in self._steps.by_update:
+            scheduler.step()
 
     def on_train_epoch_end(self, trainer: Any, module: Any) -> None:
         """Step the schedulers whose metric is known, and let the Trainer step none of ours."""
-        self._epochs_done = trainer.current_epoch + 1
-        self._within_epoch, self._step_pending = False, bool(self._steps.by_trainer)
+        self._epochs_done, self._phase = trainer.current_epoch + 1, "ending"
         self._steps.after(trainer, validation=False)
-        trainer_upstream.lend(self._loan, trainer, schedulers=self._steps.for_trainer())
-        self._note(trainer, "on_train_epoch_end")
+        trainer.schedulers = self._steps.by_trainer
+        self._look_ahead(trainer, module, "on_train_epoch_end")
 
     def on_validation_epoch_end(self, trainer: Any, module: Any) -> None:
         """Step the schedulers that depend on what was validated."""
-        if not self._within_epoch:
+        if self._phase == "ending":
             self._steps.after(trainer, validation=True)
-            self._note(trainer, "on_validation_epoch_end")
+            self._look_ahead(trainer, module, "on_validation_epoch_end")
 
     def on_train_end(self, trainer: Any, module: Any) -> None:
         """Note that the last epoch's step was taken."""
-        self._loan.close()
-        self._step_pending, self._before = False, {}
+        self._passing.close()
+        trainer.schedulers = self._steps.returned
+        self._phase, self._memories = "", {}
 
     def on_save_checkpoint(self, trainer: Any, module: Any, checkpoint: dict[str, Any]) -> None:
         """Add the schedulers' states and the position to a checkpoint."""
-        schedulers = steps.schedulers_of(trainer)
-        waits = self._step_pending or (self._within_epoch and bool(self._steps.by_trainer))
+        by_trainer = bool(self._steps.by_trainer)
         # What fit(ckpt_path=...) of braintools 0.4.0 reads: here, for those that we step, too.
-        checkpoint["lr_schedulers_stepped"] = not waits
-        checkpoint.setdefault("lr_schedulers", {}).update(
-            (str(i), each.state_dict())
+        checkpoint["lr_schedulers_stepped"] = not (by_trainer and self._phase)
+        checkpoint["lr_schedulers"] = {
+            str(i): each.state_dict()
             for i, each in enumerate(self._steps.returned)
-            if isinstance(each, LRScheduler)
-        )
+            if hasattr(each, "state_dict")
+        }
+        schedulers = steps.schedulers_of(trainer)
         checkpoint[checkpoints.ENTRY] = {
             "epochs_done": self._epochs_done,
             "global_step": trainer.global_step,
-            "within_epoch": self._within_epoch,
-            "step_pending": self._step_pending,
+            "within_epoch": self._phase == "training",
+            "step_pending": by_trainer and self._phase == "ending",
             "interval": self.interval,
             "schedulers": {str(i): each.state_dict() for i, each in enumerate(schedulers)},
             "callbacks": {
-                name: checkpoints.memory_of(self._at_the_end(trainer, module, name, callback))
-                for name, callback in checkpoints.remembering(trainer)
+                name: self._memories.get(name) or checkpoints.memory_of(callback)
+                for name, callback in checkpoints.remembering(trainer).items()
             },
         }
 
-    def _note(self, trainer: Any, hook: str) -> None:
-        """Keep the callbacks as they are before ``hook``, which is about to be called for them."""
-        seen = trainer.callbacks[: trainer.callbacks.index(self)]
-        self._ending = hook
-        self._before = {
-            name: trainer_upstream.silent_copy(callback)
-            for name, callback in checkpoints.remembering(trainer)
-            if callback not in seen
-        }
-
-    def _at_the_end(self, trainer: Any, module: Any, name: str, callback: Any) -> Any:
-        """Return ``callback`` as it is at the end of the hook that is running.
+    def _look_ahead(self, trainer: Any, module: Any, hook: str) -> None:
+        """Note what the callbacks behind this one will remember after ``hook``.
 
         ``ModelCheckpoint`` saves a file before it counts it among its best, and before the
         callbacks behind it have seen the metric.
         """
-        before = self._before.get(name)
-        if before is None or callback.monitor not in trainer.callback_metrics:
-            return callback
-        return trainer_upstream.after(before, self._ending, trainer, module)
+        seen = trainer.callbacks[: trainer.callbacks.index(self)]
+        self._memories = {
+            name: checkpoints.memory_of(trainer_upstream.counted(each, hook, trainer, module))
+            for name, each in checkpoints.remembering(trainer).items()
+            if each not in seen
+        }

@@ -3,19 +3,14 @@
 import contextlib
 import copy
 import warnings
-from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from numbers import Real
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
-from braintools.file import (
-    InvalidCheckpointPath,
-    msgpack_from_state_dict,
-    msgpack_load,
-    msgpack_to_state_dict,
-)
+from braintools.file import InvalidCheckpointPath, msgpack_from_state_dict, msgpack_load
 from braintools.trainer import EarlyStopping, ModelCheckpoint
 
 from brainsched import checks
@@ -25,26 +20,27 @@ from brainsched.trainer.steps import Steps, schedulers_of
 
 # The key of our entry in a checkpoint of the Trainer, and the keys in the entry.
 ENTRY = "brainsched"
-_KEYS = {"epochs_done", "global_step", "within_epoch", "step_pending", "schedulers"}
-_LATER_KEYS = {"interval", "callbacks"}  # not in the checkpoints of brainsched 0.1.0
-# What callbacks remember: the counts (a patience may be infinite), and the types of the rest.
-_COUNTS = ("wait_count", "stopped_epoch", "patience")
+_LATER = {"interval": "epoch", "callbacks": {}}  # not in the checkpoints of brainsched 0.1.0
+_KEYS = ("epochs_done", "global_step", "within_epoch", "step_pending", "schedulers", *_LATER)
+# The types of what callbacks remember, but for the counts.
 _TYPES: dict[str, Any] = dict(
-    watched=str, best_score=Real | None, best_model_path=str | None, best_k_models=dict
+    watched=str,
+    best_score=Real | None,
+    best_model_path=str | None,
+    best_k_models=dict,
+    should_stop=bool,
 )
-_TYPES |= dict.fromkeys(_COUNTS, Real) | {"should_stop": bool}
 
 # The memory of the callbacks
 
 
-def remembering(trainer: Any) -> Iterator[tuple[str, Any]]:
-    """Yield each callback whose memory is saved, and its name there."""
-    count: Counter[type] = Counter()
-    for callback in trainer.callbacks:
-        for cls in (EarlyStopping, ModelCheckpoint):
-            if isinstance(callback, cls):
-                yield f"{cls.__name__} {count[cls]}", callback
-                count[cls] += 1
+def remembering(trainer: Any) -> dict[str, Any]:
+    """Return each callback whose memory is saved, by its name there."""
+    return {
+        f"{cls.__name__} {i}": callback
+        for cls in (EarlyStopping, ModelCheckpoint)
+        for i, callback in enumerate(each for each in trainer.callbacks if isinstance(each, cls))
+    }
 
 
 def memory_of(callback: Any) -> dict[str, Any]:
@@ -56,14 +52,15 @@ def memory_of(callback: Any) -> dict[str, Any]:
 
 
 def _check_memory(name: str, memory: Any, expected: Mapping[str, Any]) -> None:
-    if not isinstance(memory, dict) or memory.keys() != expected.keys():
-        raise ValueError(f"{name} must be a dict of {sorted(expected)}, got {memory!r}")
+    checks.keys(name, memory, expected, "SchedulerCheckpoint")
     for key, value in memory.items():
-        found = checks.unwrap(value)
-        right = isinstance(found, _TYPES.get(key, object)) and (key not in _COUNTS or found >= 0)
-        scores = found.values() if right and key == "best_k_models" else ()
-        if not right or not all(isinstance(checks.unwrap(score), Real) for score in scores):
-            raise ValueError(f"{name}: {key!r} cannot be {checks.shown(value)}")
+        if key not in _TYPES:  # a patience may be infinite
+            if not checks.real(f"{name}: {key}", value) >= 0:
+                raise ValueError(f"{name}: {key} must not be negative, got {value!r}")
+        elif not isinstance(checks.unwrap(value), _TYPES[key]):
+            raise TypeError(f"{name}: {key} cannot be {checks.shown(value)}")
+        for path, score in value.items() if key == "best_k_models" else ():
+            checks.real(f"{name}: {key}[{path!r}]", score)
 
 
 def _remember(callback: Any, memory: Mapping[str, Any]) -> None:
@@ -81,10 +78,9 @@ def _remember(callback: Any, memory: Mapping[str, Any]) -> None:
 def restore(trainer: Any, module: Any, path: Any, checkpoint: Any, steps: Steps) -> None:
     """Restore all but the position from what :func:`read` returned: check all, then write."""
     entry = checkpoint[ENTRY]
-    interval = entry.get("interval", "epoch")
     if entry["within_epoch"]:
         raise ValueError(f"{path} was saved within an epoch: resume from the end of one")
-    if interval != steps.interval:
+    if (interval := entry["interval"]) != steps.interval:
         raise ValueError(f"{path} was saved with {interval=}, but this run has {steps.interval!r}")
     schedulers, saved = schedulers_of(trainer), entry["schedulers"]
     if saved.keys() != set(map(str, range(len(schedulers)))):
@@ -96,12 +92,17 @@ def restore(trainer: Any, module: Any, path: Any, checkpoint: Any, steps: Steps)
         if entry["step_pending"] and any(scheduler is each for each in steps.by_trainer):
             trial.step()
         states.append(trial.state_dict())
-    parameters = _fitting("model_state_dict", module.state_dict(), checkpoint)
-    optimizers = _fitting(
-        "optimizer_state_dict", [each.state_dict() for each in trainer.optimizers], checkpoint
-    )
-    saved = entry.get("callbacks", {})
-    memories = [(each, saved[name]) for name, each in remembering(trainer) if name in saved]
+
+    def fitting(name: str, target: Any) -> Any:
+        return msgpack_from_state_dict(target, checkpoint.get(name, {}), name)
+
+    parameters = fitting("model_state_dict", module.state_dict())
+    optimizers = fitting("optimizer_state_dict", [each.state_dict() for each in trainer.optimizers])
+    leaves = jax.tree.leaves(parameters), jax.tree.leaves(module.state_dict())
+    if [*map(np.shape, leaves[0])] != [*map(np.shape, leaves[1])]:
+        raise ValueError(f"{path}: model_state_dict must have an array for each parameter")
+    saved = entry["callbacks"]
+    memories = [(each, saved[name]) for name, each in remembering(trainer).items() if name in saved]
     for callback, memory in memories:
         _check_memory(f"{path}: {type(callback).__name__}", memory, memory_of(callback))
 
@@ -117,26 +118,6 @@ def restore(trainer: Any, module: Any, path: Any, checkpoint: Any, steps: Steps)
         _remember(callback, memory)
 
 
-def _fitting(name: str, target: Any, checkpoint: Mapping[str, Any]) -> Any:
-    found = checkpoint.get(name)
-    _require_like(name, msgpack_to_state_dict(target), found)
-    return msgpack_from_state_dict(target, found, name)
-
-
-def _require_like(name: str, expected: Any, found: Any) -> None:
-    if isinstance(expected, Mapping):
-        if not isinstance(found, Mapping) or not expected.keys() <= found.keys():
-            raise ValueError(
-                f"{name} must be a dict of {sorted(expected)}, got {type(found).__name__}"
-            )
-        for key, value in expected.items():
-            _require_like(f"{name}[{key!r}]", value, found[key])
-    elif expected is not None and not isinstance(expected, str):
-        shape, array = np.shape(expected), np.asarray(found)
-        if array.shape != shape or array.dtype.kind in "OSU":
-            raise ValueError(f"{name} must hold numbers of shape {shape}, got {found!r}")
-
-
 # Which one
 
 
@@ -145,16 +126,15 @@ def read(path: Any) -> dict[str, Any]:
     checkpoint = msgpack_load(path)
     if not isinstance(checkpoint, dict) or ENTRY not in checkpoint:
         raise ValueError(f"{path} was saved without SchedulerCheckpoint: it has no scheduler")
-    entry = checkpoint[ENTRY]
-    if not isinstance(entry, dict) or set(entry) not in (_KEYS, _KEYS | _LATER_KEYS):
-        raise ValueError(f"{path}: {ENTRY!r} must be a dict of {sorted(_KEYS | _LATER_KEYS)}")
+    entry = checkpoint[ENTRY] = _LATER | checkpoint[ENTRY]
+    checks.keys(f"{path}: {ENTRY!r}", entry, _KEYS, "SchedulerCheckpoint")
     checks.epoch_number(f"{path}: the Trainer's global_step", checkpoint.get("global_step"))
     for key in ("epochs_done", "global_step"):
         checks.epoch_number(f"{path}: {key}", entry[key])
     for key in ("within_epoch", "step_pending"):
         schedule_checks.flag(f"{path}: {key}", entry[key])
     for key in ("schedulers", "callbacks"):
-        if not isinstance(entry.get(key, {}), dict):
+        if not isinstance(entry[key], dict):
             raise TypeError(f"{path}: {key} must be a dict, got {entry[key]!r}")
     return checkpoint
 
@@ -164,12 +144,9 @@ def newest(trainer: Any) -> tuple[Any, dict[str, Any]] | None:
     saving = [each for each in trainer.callbacks if isinstance(each, ModelCheckpoint)]
     if not saving:
         raise ValueError("resume_from='auto' needs ModelCheckpoint(dirpath=...) beside it")
-    written: dict[Path, int] = {}
-    for folder in {Path(callback.dirpath) for callback in saving}:
-        for path in folder.glob("*.ckpt"):
-            with contextlib.suppress(FileNotFoundError):  # another process may delete files
-                if path.is_file():  # to open a FIFO would wait for ever
-                    written[path] = path.stat().st_mtime_ns
+    folders = {Path(callback.dirpath) for callback in saving}
+    files = [path for folder in folders for path in folder.glob("*.ckpt") if path.is_file()]
+    written = {path: path.stat().st_mtime_ns for path in files}
     best: tuple[Path, dict[str, Any]] | None = None
     refused, within_an_epoch = [], []
     for path in sorted(written, key=written.__getitem__, reverse=True):
@@ -178,9 +155,8 @@ def newest(trainer: Any) -> tuple[Any, dict[str, Any]] | None:
             break
         try:
             checkpoint = read(path)
-        except (ValueError, TypeError, FileNotFoundError, InvalidCheckpointPath) as error:
-            if path.exists():
-                refused.append(f"{path} ({error})")
+        except (ValueError, TypeError, InvalidCheckpointPath) as error:
+            refused.append(f"{path} ({error})")
             continue
         if checkpoint[ENTRY]["within_epoch"]:
             within_an_epoch.append(f"{path} (saved within an epoch)")
@@ -188,7 +164,7 @@ def newest(trainer: Any) -> tuple[Any, dict[str, Any]] | None:
             best = path, checkpoint
     if best is None and (unusable := refused + within_an_epoch):
         raise ValueError(f"no checkpoint can be resumed: {', '.join(unusable)}")
-    if best is not None and refused:
+    if refused and best is not None:
         message = f"passed over {', '.join(refused)}, to resume from {best[0]}"
         warnings.warn(message, UserWarning, stacklevel=2)
     return best

@@ -10,33 +10,30 @@ from brainsched.schedules import ReduceLROnPlateau
 class Steps:
     """The schedulers that ``configure_optimizers`` returned: some are stepped by the Trainer."""
 
-    def __init__(self, trainer: Any, interval: str, monitor: str | None) -> None:
-        self.interval = interval
-        self._monitor = monitor
-        self.returned = list(trainer.schedulers)
-        self._by_metric = [each for each in self.returned if isinstance(each, ReduceLROnPlateau)]
-        steppable = [each for each in self.returned if hasattr(each, "step")]
-        others = [each for each in steppable if not isinstance(each, ReduceLROnPlateau)]
-        if self._by_metric and monitor is None:
+    def __init__(self, returned: list[Any], interval: str, monitor: str | None) -> None:
+        self.returned, self.interval, self._monitor = returned, interval, monitor
+        self._by_metric = [each for each in returned if isinstance(each, ReduceLROnPlateau)]
+        others = [each for each in returned if each is not None and each not in self._by_metric]
+        self.by_update, self.by_trainer = (others, []) if interval == "step" else ([], others)
+
+    def attach(self, trainer: Any) -> None:
+        """Attach each scheduler that was returned beside an optimizer and has none."""
+        if self._by_metric and self._monitor is None:
             raise ValueError(
                 "ReduceLROnPlateau needs a metric, as in SchedulerCheckpoint(monitor='val_loss')"
             )
-        if interval == "step" and not others:
+        if self.interval == "step" and not self.by_update:
             raise ValueError(
                 "interval='step' steps what configure_optimizers returned: return (optimizer, "
                 "scheduler)"
             )
-        self._by_update = others if interval == "step" else []
-        self.by_trainer = others if interval == "epoch" else []
-
-    def for_trainer(self) -> list[Any]:
-        """Return the schedulers, with None for each that the Trainer is not to step."""
-        return [each if each in self.by_trainer else None for each in self.returned]
-
-    def after_update(self) -> None:
-        """Step those that count updates."""
-        for scheduler in self._by_update:
-            scheduler.step()
+        for i, scheduler in enumerate(self.returned):
+            if isinstance(scheduler, LRScheduler) and scheduler.optimizer is None:
+                if i >= len(trainer.optimizers):
+                    raise ValueError(
+                        f"configure_optimizers returned no optimizer for scheduler {i}"
+                    )
+                scheduler.attach_optimizer(trainer.optimizers[i])
 
     def after(self, trainer: Any, *, validation: bool) -> None:
         """Step those whose metric is known once the epoch was trained, or validated."""
@@ -49,15 +46,6 @@ class Steps:
             raise ValueError(f"monitor={self._monitor!r} was not logged, only {logged}")
         for scheduler in self._by_metric:
             scheduler.step(metrics[self._monitor])
-
-
-def attach(trainer: Any) -> None:
-    """Attach each scheduler that was returned beside an optimizer and has none."""
-    for i, scheduler in enumerate(trainer.schedulers):
-        if isinstance(scheduler, LRScheduler) and scheduler.optimizer is None:
-            if i >= len(trainer.optimizers):
-                raise ValueError(f"configure_optimizers returned no optimizer for scheduler {i}")
-            scheduler.attach_optimizer(trainer.optimizers[i])
 
 
 def schedulers_of(trainer: Any) -> list[LRScheduler]:
