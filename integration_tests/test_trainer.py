@@ -191,8 +191,8 @@ class OneTooMany(Regression):
             {"validate": True},
             r"monitor='val_los' was not logged, only 'train_loss', .*'val_loss'",
         ),
-        (Regression(returned=False), {"interval": "step"}, {}, r"return \(optimizer, scheduler\)"),
-        (OneTooMany(), {}, {}, "no optimizer for scheduler 1"),
+        (Regression(returned=False), {"interval": "step"}, {}, "steps what is returned"),
+        (OneTooMany(), {}, {}, "no optimizer was returned for scheduler 1"),
     ],
 )
 def test_what_the_run_has_and_the_callback_asks_for_must_go_together(

@@ -106,6 +106,16 @@ def test_it_trains_the_epochs_that_are_left_and_validates_in_those_of_the_whole_
     assert len(list(tmp_path.glob("checkpoint-*.ckpt"))) == 4 + 1
 
 
+def test_the_epochs_that_are_passed_over_print_no_summary(tmp_path, capsys):
+    fit(tmp_path, 3)
+    model = Regression()
+    callbacks = [SchedulerCheckpoint("auto"), saving(tmp_path)]
+    trainer = Trainer(4, callbacks=callbacks, logger=False, default_root_dir=str(tmp_path))
+    trainer.fit(model, Data(model))
+    printed = capsys.readouterr().out
+    assert [epoch for epoch in range(4) if f"Epoch {epoch} Summary" in printed] == [3]
+
+
 def test_a_checkpoint_of_version_0_1_0_in_braintools_0_3_0_resumes(tmp_path):
     shutil.copy(DATA / "trainer_checkpoint_0.1.0.ckpt", tmp_path)
     assert "interval" not in msgpack_load(str(DATA / "trainer_checkpoint_0.1.0.ckpt"))["brainsched"]
@@ -447,10 +457,6 @@ def test_a_truncated_file_is_refused(live, part):
             "wait_count must not be negative, got -1",
         ),
         (lambda c: c.pop("model_state_dict"), r"keys \{.*not present in .* path model_state_dict"),
-        (
-            lambda c: c["model_state_dict"]["('linear', 'weight')"].update(weight="abc"),
-            "model_state_dict must have an array for each",
-        ),
         (
             lambda c: c["model_state_dict"]["('linear', 'weight')"].update(weight=np.ones(7)),
             r"shape mismatch: expected \(3, 1\), got \(7,\) .*model_state_dict.*weight",

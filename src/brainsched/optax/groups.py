@@ -8,7 +8,7 @@ import fnmatch
 import reprlib
 import sys
 import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import jax
@@ -65,7 +65,7 @@ class Assignment:
     def check(self, found: Assigned) -> None:
         """Raise a ValueError if a pattern claims no parameter, or a group has none."""
         paths = sorted({path for path, _ in found})
-        claiming = {pattern for path in paths for pattern in self._claiming(path)}
+        claiming = set(map(self._claiming, paths))
         for pattern in self._patterns:
             if pattern not in claiming:
                 raise ValueError(
@@ -82,12 +82,17 @@ class Assignment:
             return group_number(what, value, self._names)
         return [group_number(f"{what}[{i}]", one, self._names) for i, one in enumerate(value)]
 
-    def _claiming(self, path: str) -> list[str]:
+    def _claiming(self, path: str) -> str | None:
         """Return the pattern that claims a path: the first one that matches, if any."""
-        return [pattern for pattern in self._patterns if _matches(path, pattern)][:1]
+        for pattern in self._patterns:
+            # A bracket stands for itself: it occurs in the names of parameters.
+            if fnmatch.fnmatchcase(path, pattern.replace("[", "[[]")):
+                return pattern
+        return None
 
     def _group(self, path: str) -> int | list[int]:
-        for pattern in self._claiming(path):
+        pattern = self._claiming(path)
+        if pattern is not None:
             return self._patterns[pattern]
         found = None if self._function is None else self._function(path)
         if found is None:
@@ -115,19 +120,11 @@ def _along(path: str, group: int | list[int], shape: tuple[int, ...]) -> int | n
     return np.reshape(group, (-1, *(1 for _ in shape[1:])))
 
 
-def _matches(path: str, pattern: str) -> bool:
-    # A bracket stands for itself: it occurs in the names of parameters.
-    return fnmatch.fnmatchcase(path, pattern.replace("[", "[[]"))
-
-
-def _parts(key: Any) -> Iterator[str]:
-    if not isinstance(key, jax.tree_util.DictKey):
-        yield jax.tree_util.keystr((key,), simple=True)
-    elif isinstance(key.key, tuple):  # as brainstate's model.states() has them
-        for part in key.key:
-            yield from _parts(jax.tree_util.DictKey(part))
-    else:
-        yield str(key.key)
+def _parts(key: Any) -> list[str]:
+    parts = getattr(key, "key", None)
+    if isinstance(parts, tuple):  # as brainstate's model.states() has them
+        return [name for part in parts for name in _parts(jax.tree_util.DictKey(part))]
+    return [jax.tree_util.keystr((key,), simple=True)]
 
 
 def _is_variable(value: Any) -> bool:

@@ -34,11 +34,6 @@ def check_resumed(
     initial_state : pytree, optional
         What ``tx.init(params)`` returns: then a parameter whose group changed is noticed, too.
 
-    Warns
-    -----
-    UserWarning
-        With the rates at the latest update, as they were and as they would be.
-
     Raises
     ------
     ValueError

@@ -49,11 +49,8 @@ def scale_by_scheduler(
     """Scale each parameter's update by minus the rate of its group.
 
     Put it last in an ``optax.chain``, where ``optax.scale_by_learning_rate`` would be: after
-    ``optax.scale_by_adam`` and ``optax.add_decayed_weights``. After ``optax.sgd(1.0)`` or
-    ``optax.adamw(1.0)``, which have the minus sign already, pass ``flip_sign=False``: without it
-    the loss climbs, which cannot be seen from here.
-
-    The position is the count in its own state. The scheduler gives the rates, and is not stepped.
+    ``optax.scale_by_adam`` and ``optax.add_decayed_weights``. The position is the count in its own
+    state: the scheduler is not stepped.
 
     Parameters
     ----------
@@ -80,7 +77,8 @@ def scale_by_scheduler(
     legacy_state : bool
         Use the state of brainsched 0.1.0, to load its checkpoints.
     flip_sign : bool
-        Whether to scale by minus the rate, as in ``optax.scale_by_learning_rate``.
+        Whether to scale by minus the rate. Pass False after ``optax.sgd(1.0)`` or
+        ``optax.adamw(1.0)``, which have the minus sign already: else the loss climbs.
 
     Returns
     -------
@@ -206,11 +204,8 @@ def rates_by_name(opt_state: Any, scheduler: LRScheduler) -> dict[str, Float[Arr
 
 def states_in(opt_state: Any) -> list[ScaleBySchedulerState]:
     """Return the states of :func:`scale_by_scheduler` in the state of an optimizer."""
-
-    def is_one(node: Any) -> bool:
-        return isinstance(node, ScaleBySchedulerState)
-
-    found = [node for node in jax.tree.leaves(opt_state, is_leaf=is_one) if is_one(node)]
+    leaves = jax.tree.leaves(opt_state, is_leaf=lambda x: isinstance(x, ScaleBySchedulerState))
+    found = [leaf for leaf in leaves if isinstance(leaf, ScaleBySchedulerState)]
     if not found:
         raise ValueError("opt_state has no state of scale_by_scheduler in it")
     return found

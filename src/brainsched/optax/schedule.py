@@ -76,8 +76,7 @@ class OptaxSchedule:
             # It may be a count: optax.adamw(scheduler.as_optax) calls the method itself.
             raise TypeError(
                 f"group must be the number or the name of a param group, got "
-                f"{checks.shown(group)}: to give optax a schedule, write scheduler.as_optax(), "
-                f"with the brackets"
+                f"{checks.shown(group)}: to give optax a schedule, write scheduler.as_optax()"
             )
         rates = Rates(scheduler, steps_per_epoch, staircase, last_epoch)
         differ = scheduler.max_groups or len(set(map(str, scheduler.base_lrs))) > 1

@@ -133,6 +133,3 @@ def _longest_fall(losses: Float[np.ndarray, " n"]) -> tuple[int, int]:
         if length > longest:
             longest, last = length, i
     return last - longest + 1, last
-
-
-# What the user gave

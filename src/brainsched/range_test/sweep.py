@@ -2,7 +2,6 @@
 
 The whole test is one compiled loop over copies. A training step of brainstate first becomes a pure
 function of the values of its States, which the loop carries; a step of optax already is one.
-Nothing that the user holds is written to, so nothing has to be restored.
 """
 
 import itertools
@@ -41,9 +40,8 @@ def lr_range_test(
     """Train at rates that rise from ``start`` to ``end``, and leave every State as it was.
 
     Step ``i`` trains at ``start * (end / start) ** (i / (steps - 1))``. The test ends early if the
-    loss is not finite, or if the smoothed loss exceeds ``divergence`` times its lowest value. It
-    runs on copies of the States: parameters, moments and random keys keep their values. For pure
-    functions, as with Flax, use :func:`lr_range_test_optax`.
+    loss is not finite, or if the smoothed loss exceeds ``divergence`` times its lowest value. For
+    pure functions, as with Flax, use :func:`lr_range_test_optax`.
 
     Parameters
     ----------
@@ -94,13 +92,7 @@ def lr_range_test(
     >>> float(weight.value), int(optimizer.step_count.value)
     (1.0, 0)
     """
-    if not isinstance(optimizer, OptaxOptimizer):
-        raise TypeError(
-            f"optimizer must be an OptaxOptimizer of braintools.optim, got "
-            f"{type(optimizer).__name__}: for optax, use lr_range_test_optax"
-        )
-    rates = _rates(start, end, steps)
-    stacked = _stacked(batches, len(rates))
+    rates, stacked = _inputs(start, end, steps, batches)
     scheduler = optimizer.lr_scheduler
     first = scheduler.current_lrs
     others = [group["lr"] for group in optimizer.param_groups[1:]]
@@ -173,12 +165,7 @@ def lr_range_test_optax(
     >>> print(f"{curve.suggest().rate:.3f}")  # above 1, this loss diverges
     0.066
     """
-    if not callable(optimizer):
-        raise TypeError(
-            f"optimizer must be a function of the learning rate, like optax.adam or lambda rate: "
-            f"optax.chain(..., optax.adam(rate)), got {type(optimizer).__name__}"
-        )
-    rates = _rates(start, end, steps)
+    rates, stacked = _inputs(start, end, steps, batches)
     present: Array = rates[0]
     # A schedule, since optax.inject_hyperparams would go on with a first rate that is a number.
     tx = optimizer(lambda count: present)
@@ -191,33 +178,24 @@ def lr_range_test_optax(
         updates, opt_state = tx.update(gradients, opt_state, params)
         return (optax.apply_updates(params, updates), opt_state), loss
 
-    values, stacked = (params, tx.init(params)), _stacked(batches, len(rates))
+    values = (params, tx.init(params))
     unused = "optimizer does not use its rate: pass it on, as in lambda rate: optax.sgd(rate)"
     return _run(step, values, stacked, rates, smoothing, divergence, unused)
 
 
-def _rates(start: float, end: float, steps: int) -> Float[np.ndarray, " steps"]:
-    """Return the rate of each step, each rounded once from float64."""
+def _inputs(
+    start: float, end: float, steps: int, batches: Iterable[Any]
+) -> tuple[Float[np.ndarray, " steps"], Any]:
+    """Return the rates, rounded once from float64, and the batches, stacked along a new axis."""
     start, end = checks.number("start", start), checks.number("end", end)
     if not 0 < start < end:
         raise ValueError(f"start must be above 0 and below end, got start={start} and end={end}")
     steps = schedule_checks.count("steps", steps, least=10)
-    return np.geomspace(start, end, steps).astype(rate_dtype())
-
-
-def _stacked(batches: Iterable[Any], steps: int) -> Any:
-    """Return the first batches as one tree, whose leaves have an additional first axis."""
     taken = list(itertools.islice(batches, steps))
     if not taken:
         raise ValueError("batches is empty: a generator that was used up must be made anew")
-    shapes = [jax.tree.map(np.shape, batch) for batch in taken]
-    for i, shape in enumerate(shapes):
-        if shape != shapes[0]:
-            raise ValueError(
-                f"batches[{i}] has other shapes than batches[0]: leave out a smaller last batch, "
-                f"and pass a single batch of several arrays as [(x, y)]"
-            )
-    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *taken)
+    rates = np.geomspace(start, end, steps).astype(rate_dtype())
+    return rates, jax.tree.map(lambda *leaves: jnp.stack(leaves), *taken)
 
 
 def _run(

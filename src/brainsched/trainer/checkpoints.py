@@ -8,8 +8,6 @@ from numbers import Real
 from pathlib import Path
 from typing import Any
 
-import jax
-import numpy as np
 from braintools.file import InvalidCheckpointPath, msgpack_from_state_dict, msgpack_load
 from braintools.trainer import EarlyStopping, ModelCheckpoint
 
@@ -23,13 +21,8 @@ ENTRY = "brainsched"
 _LATER = {"interval": "epoch", "callbacks": {}}  # not in the checkpoints of brainsched 0.1.0
 _KEYS = ("epochs_done", "global_step", "within_epoch", "step_pending", "schedulers", *_LATER)
 # The types of what callbacks remember, but for the counts.
-_TYPES: dict[str, Any] = dict(
-    watched=str,
-    best_score=Real | None,
-    best_model_path=str | None,
-    best_k_models=dict,
-    should_stop=bool,
-)
+_TYPES: dict[str, Any] = {"watched": str, "best_k_models": dict, "should_stop": bool}
+_TYPES |= {"best_score": Real | None, "best_model_path": str | None}
 
 # The memory of the callbacks
 
@@ -93,14 +86,11 @@ def restore(trainer: Any, module: Any, path: Any, checkpoint: Any, steps: Steps)
             trial.step()
         states.append(trial.state_dict())
 
-    def fitting(name: str, target: Any) -> Any:
+    def fitting(name: str, target: Any) -> Any:  # in structure and shapes
         return msgpack_from_state_dict(target, checkpoint.get(name, {}), name)
 
     parameters = fitting("model_state_dict", module.state_dict())
     optimizers = fitting("optimizer_state_dict", [each.state_dict() for each in trainer.optimizers])
-    leaves = jax.tree.leaves(parameters), jax.tree.leaves(module.state_dict())
-    if [*map(np.shape, leaves[0])] != [*map(np.shape, leaves[1])]:
-        raise ValueError(f"{path}: model_state_dict must have an array for each parameter")
     saved = entry["callbacks"]
     memories = [(each, saved[name]) for name, each in remembering(trainer).items() if name in saved]
     for callback, memory in memories:

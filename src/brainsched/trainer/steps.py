@@ -19,20 +19,13 @@ class Steps:
     def attach(self, trainer: Any) -> None:
         """Attach each scheduler that was returned beside an optimizer and has none."""
         if self._by_metric and self._monitor is None:
-            raise ValueError(
-                "ReduceLROnPlateau needs a metric, as in SchedulerCheckpoint(monitor='val_loss')"
-            )
+            raise ValueError("ReduceLROnPlateau needs SchedulerCheckpoint(monitor='val_loss')")
         if self.interval == "step" and not self.by_update:
-            raise ValueError(
-                "interval='step' steps what configure_optimizers returned: return (optimizer, "
-                "scheduler)"
-            )
+            raise ValueError("interval='step' steps what is returned: return optimizer, scheduler")
         for i, scheduler in enumerate(self.returned):
             if isinstance(scheduler, LRScheduler) and scheduler.optimizer is None:
                 if i >= len(trainer.optimizers):
-                    raise ValueError(
-                        f"configure_optimizers returned no optimizer for scheduler {i}"
-                    )
+                    raise ValueError(f"no optimizer was returned for scheduler {i}")
                 scheduler.attach_optimizer(trainer.optimizers[i])
 
     def after(self, trainer: Any, *, validation: bool) -> None:
