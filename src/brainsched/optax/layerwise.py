@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from brainsched import checks
-from brainsched import checks as schedule_checks
 
 
 class LayerwiseDecay(NamedTuple):
@@ -62,7 +61,7 @@ def layerwise_decay(
     Clark et al., "ELECTRA", 2020, https://arxiv.org/abs/2003.10555.
     """
     rate = checks.number("base_lr", base_lr)
-    decay = schedule_checks.within("decay", decay, "(0, 1]")
+    decay = checks.within("decay", decay, "(0, 1]")
     listed = [
         [layer] if isinstance(layer, str) else checks.sequence(f"layers[{i}]", layer, "patterns")
         for i, layer in enumerate(checks.sequence("layers", layers, "patterns of paths"))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import Float
 
-from brainsched import checks as schedule_checks
+from brainsched import checks
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -62,7 +62,7 @@ class RangeTest:
         TypeError, ValueError
             If ``method`` is neither of the two, or if the curve is too short or never falls.
         """
-        schedule_checks.one_of("method", method, ["valley", "steepest"])
+        checks.one_of("method", method, ["valley", "steepest"])
         kept = slice(len(self.rates) // 10, -5)
         rates, smoothed = self.rates[kept], self.smoothed[kept].astype(np.float64)
         if len(rates) < 5:

@@ -20,7 +20,6 @@ from jax.interpreters.partial_eval import dce_jaxpr
 from jaxtyping import Float
 
 from brainsched import checks
-from brainsched import checks as schedule_checks
 from brainsched.core.scheduler import LRScheduler
 from brainsched.range_test.curve import RangeTest
 from brainsched.types import Array, rate_dtype
@@ -190,7 +189,7 @@ def _inputs(
     start, end = checks.number("start", start), checks.number("end", end)
     if not 0 < start < end:
         raise ValueError(f"start must be above 0 and below end, got start={start} and end={end}")
-    steps = schedule_checks.count("steps", steps, least=10)
+    steps = checks.count("steps", steps, least=10)
     taken = list(itertools.islice(batches, steps))
     if not taken:
         raise ValueError("batches is empty: a generator that was used up must be made anew")
@@ -208,8 +207,8 @@ def _run(
     unused: str,
 ) -> RangeTest:
     """Run the test. ``unused`` is the error if no value after a step depends on the rate."""
-    smoothing = schedule_checks.within("smoothing", smoothing, "[0, 1)")
-    divergence = schedule_checks.within("divergence", divergence, "(1, inf)")
+    smoothing = checks.within("smoothing", smoothing, "[0, 1)")
+    divergence = checks.within("divergence", divergence, "(1, inf)")
     number = len(jax.tree.leaves(batches)[0])
 
     @jax.jit

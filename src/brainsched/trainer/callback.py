@@ -6,7 +6,7 @@ from typing import Any
 
 from braintools.trainer import Callback, ModelCheckpoint
 
-from brainsched import checks as schedule_checks
+from brainsched import checks
 from brainsched.link import trainer_upstream
 from brainsched.trainer import checkpoints, steps
 from brainsched.trainer.steps import Steps
@@ -69,7 +69,7 @@ class SchedulerCheckpoint(Callback):
     ) -> None:
         super().__init__()
         self.resume_from = resume_from
-        self.interval = schedule_checks.one_of("interval", interval, ["epoch", "step"])
+        self.interval = checks.one_of("interval", interval, ["epoch", "step"])
         self.monitor = monitor
         self._begin([])
 

@@ -12,7 +12,6 @@ from braintools.file import InvalidCheckpointPath, msgpack_from_state_dict, msgp
 from braintools.trainer import EarlyStopping, ModelCheckpoint
 
 from brainsched import checks
-from brainsched import checks as schedule_checks
 from brainsched.link import trainer_upstream
 from brainsched.trainer.steps import Steps, schedulers_of
 
@@ -122,7 +121,7 @@ def read(path: Any) -> dict[str, Any]:
     for key in ("epochs_done", "global_step"):
         checks.epoch_number(f"{path}: {key}", entry[key])
     for key in ("within_epoch", "step_pending"):
-        schedule_checks.flag(f"{path}: {key}", entry[key])
+        checks.flag(f"{path}: {key}", entry[key])
     for key in ("schedulers", "callbacks"):
         if not isinstance(entry[key], dict):
             raise TypeError(f"{path}: {key} must be a dict, got {entry[key]!r}")
