@@ -119,6 +119,30 @@ def test_a_compiled_step_follows_a_scheduler_that_comes_back():
     assert [moved(optimizer, train_step) for _ in range(2)] == [0.25, 0.125]
 
 
+def test_a_compiled_step_follows_after_states_are_set_back_to_what_they_were_before():
+    optimizer = sgd(constant(0.5))
+    states = brainstate.graph.states(optimizer)
+    step = jit(lambda: (optimizer.step({"a": jnp.ones(2)}), optimizer.lr.step())[0])
+    assert moved(optimizer, step) == moved(optimizer, step) == 0.5
+    before = {key: state.value for key, state in states.items()}
+    ExponentialLR(0.5, 0.5).attach_optimizer(optimizer)
+    assert [moved(optimizer, step), moved(optimizer, step)] == [0.5, 0.25]
+    for key, state in brainstate.graph.states(optimizer).items():
+        state.restore_value(before[key])
+    # The schedule of epoch 2 applies from the next step on; until then the rate of before.
+    assert [moved(optimizer, step), moved(optimizer, step)] == [0.5, 0.5 * 0.5**3]
+
+
+def test_rates_that_a_compiled_program_looks_up_are_those_of_the_scheduler_and_its_groups():
+    optimizer = sgd(constant(0.5))
+    rates = jit(lambda: optimizer.lr.lr_at(3))
+    assert rates().tolist() == [0.5]
+    constant(0.25).attach_optimizer(optimizer)
+    assert rates().tolist() == [0.25]
+    optimizer.add_param_group({"b": parameter()}, lr=0.125)
+    assert rates().tolist() == [0.25, 0.125]
+
+
 def test_a_compiled_loop_follows_the_scheduler_that_is_attached():
     optimizer = sgd(constant(0.5))
 
@@ -169,6 +193,15 @@ def test_a_replaced_scheduler_warns_once_at_its_next_step_and_reaches_the_optimi
     scheduler.load_state_dict(StepLR(0.5, 1, 0.5).state_dict())
     assert scheduler.get_last_lr() == [0.5]
     assert moved(optimizer) == 0.875
+
+
+def test_a_replaced_scheduler_of_braintools_reaches_the_optimizer_no_more():
+    former = braintools.optim.CosineAnnealingLR(base_lr=0.5, T_max=10)
+    optimizer = sgd(former)
+    constant(0.25).attach_optimizer(optimizer)
+    former.step()
+    assert moved(optimizer) == optimizer.current_lr == 0.25
+    assert former.optimizer is None
 
 
 def test_a_second_optimizer_is_refused_and_a_copy_drives_it():
@@ -392,11 +425,18 @@ def test_a_bad_rate_set_by_hand_is_refused_and_changes_nothing(set_rate, bad):
     assert moved(optimizer) == optimizer.current_lr == 0.5
 
 
+def test_rates_that_were_computed_from_the_applied_ones_are_checked_too():
+    optimizer = sgd(StepLR(0.5))
+    with pytest.raises(ValueError, match=r"current_lrs\[0\] must be finite and not negative"):
+        optimizer.lr.current_lrs.value = jax.tree.map(np.negative, optimizer.lr.current_lrs.value)
+    assert moved(optimizer) == optimizer.current_lr == 0.5
+
+
 def test_rates_of_another_number_of_groups_are_refused():
     scheduler = StepLR(0.5)
-    with pytest.raises(ValueError, match="a rate for each of the 1 param groups, got 2"):
+    with pytest.raises(ValueError, match="has length 1, one a group, got 2"):
         scheduler.current_lrs.value = [0.1, 0.2]
-    with pytest.raises(TypeError, match="current_lrs must be a list of rates, got float"):
+    with pytest.raises(TypeError, match="'float' has no len"):
         scheduler.current_lrs.value = 0.1
 
 

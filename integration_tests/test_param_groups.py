@@ -68,6 +68,10 @@ def check(training, *rates):
     np.testing.assert_allclose(training.reported(), rates, rtol=1e-7)
 
 
+def constant(rate):
+    return PiecewiseConstantSchedule(rate, [], [1.0])
+
+
 on_host_and_compiled = pytest.mark.parametrize("compiled", [False, True], ids=["host", "jit"])
 
 
@@ -145,7 +149,7 @@ PARAMS = {
     ),
     "nested": (lambda taken: {KEY: {"w": parameter()}}, TypeError, "of one or more States"),
     "a taken key": (lambda taken: {("first", "weight"): parameter()}, ValueError, "is already in"),
-    "a taken state": (lambda taken: {KEY: taken}, ValueError, "is already in another param group"),
+    "a taken state": (lambda taken: {KEY: taken}, ValueError, "is already in a param group"),
     "keys of two kinds": (lambda taken: {KEY: parameter(), 3: parameter()}, ValueError, "sort"),
 }
 ARGUMENTS = {
@@ -427,6 +431,30 @@ def test_a_second_scheduler_replaces_the_first():
     check(training, 0.15, 0.1, 0.15)
 
 
+@pytest.mark.parametrize("options", [{"momentum": 0.5}, {"grad_clip_norm": 1.0}], ids=str)
+def test_a_scheduler_that_replaces_another_leaves_groups_and_their_moments_as_they_are(options):
+    training = Training(None, True, braintools.optim.SGD(constant(0.1), **options))
+    training.add("second", lr=0.1)
+    training.movements()
+    saved = training.optimizer.state_dict()
+    constant(0.1).attach_optimizer(training.optimizer)
+    # By hand: momentum gives 1 + 0.5 times the rate; each group is clipped from sqrt(2) to 1.
+    expected = 0.1 * 1.5 if "momentum" in options else 0.1 / np.sqrt(2)
+    np.testing.assert_allclose(training.movements(), [expected] * 2, rtol=1e-5)
+    training.optimizer.load_state_dict(saved)
+    np.testing.assert_allclose(training.movements(), [expected] * 2, rtol=1e-5)
+
+
+def test_a_scheduler_with_other_names_for_the_groups_is_refused():
+    training = Training(constant(0.1), compiled=True)
+    training.add("second", name="head")
+    other = PiecewiseConstantSchedule({"head": 0.01, "body": 0.5})
+    with pytest.raises(ValueError, match=r"group 1 is called .body. in base_lr, got .head."):
+        other.attach_optimizer(training.optimizer)
+    assert other.optimizer is None
+    check(training, 0.1, 0.1)
+
+
 @pytest.mark.parametrize("duplicate", [copy.deepcopy, lambda s: pickle.loads(pickle.dumps(s))])
 def test_copies_keep_added_groups_and_hand_set_rates_and_leave_the_optimizer(duplicate):
     scheduler = PiecewiseConstantSchedule(0.1, [1], [1.0, 0.5])
@@ -492,6 +520,29 @@ def test_changed_schedule_holds_whichever_of_the_two_is_loaded_first(scheduler_f
     check(again, 0.2, 0.1)
 
 
+def test_rates_that_the_scheduler_restored_wait_for_the_groups_of_its_optimizer():
+    training, scheduler = trained(base_lr=[0.1, 0.2])
+    training.optimizer.param_groups[1]["lr"] = 0.05
+    restored = PiecewiseConstantSchedule([0.1, 0.2], [2, 4], STAGES)
+    restored.load_state_dict(scheduler.state_dict())
+    again = Training(restored)
+    again.add("group 1")
+    check(again, 0.1, 0.05)
+
+
+def test_restored_rates_hold_where_the_scheduler_replaces_another_before_the_optimizer_loads():
+    training, scheduler = trained()
+    training.optimizer.current_lr = 0.7
+    saved = training.optimizer.state_dict(), copy.deepcopy(scheduler).state_dict()
+    training.optimizer.current_lr = 0.6
+    again, former = trained()
+    restored = copy.deepcopy(former)
+    restored.load_state_dict(saved[1])
+    restored.attach_optimizer(again.optimizer)
+    again.optimizer.load_state_dict(training.optimizer.state_dict())
+    check(again, 0.7, 0.2)
+
+
 def test_optimizer_checkpoint_alone_restores_its_rates():
     training, _ = trained()
     training.optimizer.current_lr = 0.7
@@ -518,6 +569,15 @@ def test_whole_state_of_the_graph_is_restored_in_place():
     brainstate.graph.update_states(training.optimizer, saved)
     assert scheduler.epoch == 3
     check(training, 0.7, 0.1)
+
+
+def test_whole_state_of_fewer_groups_is_refused():
+    training, _ = trained(groups=1)
+    saved = brainstate.graph.treefy_states(training.optimizer)
+    training.add("second", lr=0.2)
+    with pytest.raises(ValueError, match="current_lrs has length 2, one a group, got 1"):
+        brainstate.graph.update_states(training.optimizer, saved)
+    check(training, 0.1, 0.2)
 
 
 def test_graph_of_an_optimizer_holds_the_position():

@@ -90,6 +90,8 @@ def applied_rate(name: str, value: Any, former: Any) -> Array:
 
     A rate on a device is waited for. A traced one is not checked; below 0 it is 0.
     """
+    if value is former:
+        return former
     if np.ndim(value) != np.ndim(former):
         raise ValueError(f"{name} must be a scalar, got an array of shape {np.shape(value)}")
     if not isinstance(value, jax.Array):

@@ -152,15 +152,13 @@ class BaseRates:
         return max(len(self.listed), max(self.given, default=-1) + 1)
 
     def adding(self, group: int, lr: Any) -> "BaseRates":
-        """Return the base rates once ``group`` is added with ``lr``, which may be None.
+        """Return the base rates once ``group`` is added with ``lr``.
 
         Raises
         ------
         TypeError, ValueError
             If ``lr`` is not a rate, or differs from the group's entry in ``base_lr``.
         """
-        if lr is None:
-            return self
         lr = checks.rate(f"lr of param group {group}", lr)
         if group >= len(self.listed) and group not in self.given:
             return dataclasses.replace(self, given={**self.given, group: lr})

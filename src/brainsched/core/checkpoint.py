@@ -100,7 +100,8 @@ class Checkpointed:
         for name, value in positions.items():
             getattr(self, name).value = value
         self._current_lrs.value = list(rates)
-        self.__dict__["_restored"] = self._current_lrs.content
+        content = self._current_lrs.content
+        self.__dict__["_restored"] = content, list(content)
 
 
 def _rates_of_ours(scheduler: Any, saved: Mapping[str, Any], rates: list[Any], epoch: int) -> Any:

@@ -7,12 +7,14 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
+from brainstate import State
 from jaxtyping import Float
 
 from brainsched import checks
 from brainsched.core import config as configuring
 from brainsched.core.copies import register
 from brainsched.core.evaluation import Evaluation
+from brainsched.link.states import inside_a_trace
 from brainsched.types import Array, BaseLRs, Epochs, LRs, Rate, epoch_dtype
 
 if TYPE_CHECKING:
@@ -33,6 +35,7 @@ class Schedule(ABC):
 
     __signature__: inspect.Signature
     _evaluation: Evaluation
+    _current_lrs: State
     _first_epoch: int
     # The schedule that this one follows up to some epoch, so that its checkpoints load here.
     _trunk: "Schedule | None" = None
@@ -101,6 +104,8 @@ class Schedule(ABC):
         float32, which may be another epoch: 1 - 1e-9 becomes 1. Whole epochs are not affected.
         """
         self._require_pure("lr_at()")
+        if inside_a_trace():  # so that the program is traced again with other groups
+            State.value.fget(self._current_lrs)
         if isinstance(epoch, list | tuple | range):
             epoch = np.asarray(epoch) if len(epoch) else np.zeros(0, epoch_dtype())
         return self._evaluation.rates(checks.real_epoch("epoch", epoch))

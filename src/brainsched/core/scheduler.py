@@ -29,7 +29,7 @@ from brainsched.core.evaluation import Bases, Evaluation, advance, stay
 from brainsched.core.schedule import Schedule, compilable
 from brainsched.core.states import EpochState
 from brainsched.link.optimizer import attach
-from brainsched.link.states import Rates, RatesState, inside_a_trace, restructure
+from brainsched.link.states import Rates, RatesState, Scheduled, inside_a_trace, restructure
 from brainsched.types import Array, epoch_dtype
 from brainsched.types import Rates as BaseLRs
 
@@ -80,7 +80,8 @@ class LRScheduler(Schedule, Checkpointed, Copied, Node, braintools.optim.LRSched
     _current_lrs: RatesState
     _bases: Bases
     _replaced_by: str | None = None  # until a step has warned of it
-    _restored: Any = None  # the rates that a checkpoint of the scheduler restored
+    # The content of _current_lrs once a checkpoint restored rates, and all of them.
+    _restored: tuple[Any, Sequence[Any]] = (None, ())
     # The States that a step depends on besides last_epoch, and those that the formula is of.
     _memory: tuple[str, ...] = ()
     _position_names: tuple[str, ...] = ("last_epoch",)
@@ -148,12 +149,12 @@ class LRScheduler(Schedule, Checkpointed, Copied, Node, braintools.optim.LRSched
         """Write the applied rates, unless they are there already."""
         applied = self._current_lrs.present
         if not all(map(operator.is_, rates, applied)):
-            self._current_lrs.value = Rates(rates, applied.link)
+            self._current_lrs.value = Scheduled(rates)
 
     def _warn_that_it_was_replaced(self) -> None:
         name, successor = type(self).__name__, self._replaced_by
         self.__dict__["_replaced_by"] = None  # first, as the warning may be an error
-        message = f"this {name} drives no optimizer any more: {successor} was attached instead"
+        message = f"this {name} drives no optimizer any more: a {successor} was attached instead"
         warnings.warn(message, UserWarning, stacklevel=3)
 
     def step_epoch(self) -> None:
@@ -202,7 +203,7 @@ class LRScheduler(Schedule, Checkpointed, Copied, Node, braintools.optim.LRSched
     @property
     def has_restored_rates(self) -> bool:
         """Whether the applied rates are those that a checkpoint of the scheduler restored."""
-        return self._current_lrs.content is self._restored
+        return bool(self._restored[1]) and self._current_lrs.content is self._restored[0]
 
     @property
     def group_names(self) -> tuple[str, ...]:
@@ -254,35 +255,28 @@ class LRScheduler(Schedule, Checkpointed, Copied, Node, braintools.optim.LRSched
         numbers = arguments.numbers(self)
         return Evaluation(type(self).__name__, self.formula, numbers, bases, groups)
 
-    def _with_groups(
-        self, given: Sequence[Any], name: str | None = None
-    ) -> tuple[Evaluation, Bases, Rates]:
-        """Return evaluation, base rates and applied rates with these groups, or raise.
-
-        ``given`` are their ``lr=``, and ``name`` is that of the last one, where it has one.
-        """
-        groups, bases = len(given), self._bases
-        for expected in self.group_names[groups - 1 : groups]:
+    def _with_groups(self, claims: Sequence[tuple[Any, str | None]]) -> Any:
+        """Return what :meth:`_have_groups` adopts for groups with these ``lr=`` and names."""
+        groups, bases, names = len(claims), self._bases, self.group_names
+        for group, (lr, name) in enumerate(claims):
+            expected = names[group] if group < len(names) else name
             if name not in (None, expected):
                 raise ValueError(
-                    f"param group {groups - 1} is called {expected!r} in base_lr, got {name!r}: "
-                    f"add the groups in its order"
+                    f"param group {group} is called {expected!r} in base_lr, got {name!r}: add the "
+                    f"groups in its order"
                 )
-        for group, lr in enumerate(given):
-            if lr is not None:
-                bases = bases.adding(group, lr)
+            bases = bases if lr is None else bases.adding(group, lr)
         evaluation = self._evaluation_of(groups, bases)
         _, scheduled = evaluation(stay, *self._position)
-        applied = self._current_lrs.value[:groups]
-        return evaluation, bases, Rates([*applied, *scheduled[len(applied) :]])
+        restored = self._restored[1] if self.has_restored_rates else ()
+        known = restored or self._current_lrs.value
+        return evaluation, bases, Rates([*known[:groups], *scheduled[len(known) :]]), restored
 
-    def _have_groups(self, having: tuple[Evaluation, Bases, Rates]) -> None:
+    def _have_groups(self, having: Any) -> None:
         """Adopt what :meth:`_with_groups` returned."""
-        restored = self.has_restored_rates
-        self.__dict__.update(_evaluation=having[0], _bases=having[1])
-        restructure(self._current_lrs, having[2])
-        if restored:
-            self.__dict__["_restored"] = self._current_lrs.content
+        evaluation, bases, rates, restored = having
+        restructure(self._current_lrs, rates)
+        self.__dict__.update(_evaluation=evaluation, _bases=bases, _restored=(rates, restored))
 
     @property
     def _position(self) -> list[Array]:

@@ -2,13 +2,12 @@
 
 The applied rates live in one State, ``current_lrs`` of the scheduler that drives. The optimizer
 reads it through :class:`GroupRate`, never through a scheduler: so a scheduler is replaced without
-touching a transformation, and what the optimizer reports is what it applies. The new scheduler
-takes over the State with a new structure, so compiled steps are traced again: see :class:`Rates`.
+touching a transformation, and what the optimizer reports is what it applies.
 """
 
 import functools
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NoReturn, Protocol
 
 import jax
@@ -28,18 +27,17 @@ class Drives(Protocol):
     optimizer: OptaxOptimizer | None
     last_epoch: State
     current_lrs: State
-    _with_groups: Callable[..., Any]  # from the ``lr=`` of each and the last one's name; may raise
+    _with_groups: Callable[[Sequence[Any]], Any]  # from ``lr=`` and name of each; may raise
     _have_groups: Callable[[Any], None]
 
 
 class ScheduledGroup(dict[str, Any]):
     """A param group in which ``group['lr'] = x`` sets the applied rate, as in PyTorch."""
 
-    given: Any = None
-    """The ``lr=`` that it was added with."""
+    given: Any = None  # the ``lr=`` that it was added with
 
     def __setitem__(self, key: str, value: Any) -> None:
-        if key == "lr":
+        if key == "lr" and key in self:
             self["lr"].value = value
         else:
             super().__setitem__(key, value)
@@ -104,7 +102,8 @@ class ScheduledOptimizer(OptaxOptimizer):
             raise ValueError("register_trainable_weights must be called before add_param_group")
         check_params(self, params)
         require_own_tx(self)
-        having = scheduler._with_groups([*[entry.given for entry in self.param_groups], lr], name)
+        claims = [(entry.given, entry.get("name")) for entry in self.param_groups]
+        having = scheduler._with_groups([*claims, (lr, name)])
         decay = self.weight_decay if weight_decay is None else weight_decay
         rate = states.GroupRate(self, len(self.param_groups))
         tx = transformation(self, rate, weight_decay=checks.number("weight_decay", decay))
@@ -166,12 +165,12 @@ def check_params(optimizer: OptaxOptimizer, params: Any) -> None:
             f"params must be a dictionary of one or more States, as "
             f"model.states(brainstate.ParamState) is, got {params!r}"
         )
-    groups = [group["params"] for group in optimizer.param_groups]
-    taken = {key: state for group in groups for key, state in group.items()}
+    taken = {key: s for group in optimizer.param_groups for key, s in group["params"].items()}
     ids = set(map(id, taken.values()))
     for key, state in params.items():
         if key in taken or id(state) in ids:
-            raise ValueError(f"params[{key!r}] is already in another param group")
+            raise ValueError(f"params[{key!r}] is already in a param group")
+        ids.add(id(state))
     jax.tree.structure({**taken, **params})  # raises unless the keys can be sorted together
 
 
@@ -258,7 +257,8 @@ def attach(scheduler: Drives, optimizer: OptaxOptimizer) -> None:
             "attach_optimizer must be called before add_param_group, since braintools trains the "
             "groups that it adds by Adam"
         )
-    having = scheduler._with_groups([getattr(group, "given", None) for group in groups] or [None])
+    claims = [(getattr(group, "given", None), group.get("name")) for group in groups]
+    having = scheduler._with_groups(claims or [(None, None)])
     if former is not scheduler:
         require_own_tx(optimizer)  # a tx= of the user's goes on reading the former one's State
     if groups:
@@ -268,11 +268,11 @@ def attach(scheduler: Drives, optimizer: OptaxOptimizer) -> None:
     cls: Any = type(optimizer)
     scheduled = cls if is_scheduled else scheduled_class(cls)
     # All is checked: from here on nothing raises.
-    reported = states.follow(optimizer, scheduler, rate)
+    reported = states.follow(optimizer, scheduler, None if is_scheduled else rate)
     if is_scheduled:
-        shared, successor = former.current_lrs, f"a {type(scheduler).__name__}"
+        shared, name = former.current_lrs, type(scheduler).__name__
         own = RatesState(Rates(shared.value))
-        former.__dict__.update(_current_lrs=own, optimizer=None, _replaced_by=successor)
+        former.__dict__.update(_current_lrs=own, optimizer=None, _replaced_by=name)
         states.restructure(scheduler.current_lrs, Rates())
         scheduler.__dict__["_current_lrs"] = shared
     else:
@@ -283,9 +283,8 @@ def attach(scheduler: Drives, optimizer: OptaxOptimizer) -> None:
     if built_plain:
         for state in (former.current_lrs, reported):
             states.restructure(state, Rates(jax.tree.leaves(state.value)))
-        optimizer.tx = tx
-    if groups:
+        former.optimizer, optimizer.tx = None, tx
         params = optimizer.param_states.to_pytree()
-        groups[0] = ScheduledGroup({**groups[0], "params": params, "lr": rate})
+        groups[:] = [ScheduledGroup({**group, "params": params, "lr": rate}) for group in groups]
     scheduler.__dict__.update(optimizer=optimizer, _replaced_by=None)
     scheduler._have_groups(having)

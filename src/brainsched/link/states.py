@@ -119,28 +119,30 @@ jax.tree_util.register_pytree_with_keys(
 )
 
 
+class Scheduled(list[Any]):
+    """Rates of the schedule, which need no check."""
+
+
 class RatesState(TrackedState):
-    """``current_lrs``. Any value but :class:`Rates` of its link was set by hand, and is checked."""
+    """``current_lrs``. What is neither :class:`Scheduled` nor of a compiled program is checked."""
 
     def form(self, value: Any, former: Rates) -> Rates:
         """Return rates in their dtype, as many as ``former`` has."""
-        if not isinstance(value, list | tuple):
-            raise TypeError(f"current_lrs must be a list of rates, got {type(value).__name__}")
         if len(value) != len(former):
-            raise ValueError(
-                f"current_lrs must have a rate for each of the {len(former)} param groups, "
-                f"got {len(value)}"
-            )
-        if getattr(value, "link", None) != former.link:
+            raise ValueError(f"current_lrs has length {len(former)}, one a group, got {len(value)}")
+        on_device = all(isinstance(rate, jax.Array) for rate in value)
+        of_a_program = on_device and getattr(value, "link", None) == former.link
+        if type(value) is not Scheduled and not of_a_program:
             value = [
-                rate if rate is old else checks.applied_rate(f"current_lrs[{group}]", rate, old)
+                checks.applied_rate(f"current_lrs[{group}]", rate, old)
                 for group, (rate, old) in enumerate(zip(value, former, strict=True))
             ]
         return Rates(map(placed_like, value, former), former.link)
 
     def restore_value(self, v: Any) -> None:
-        """Write a list of rates, as a checkpoint has it, as rates of the present link."""
-        super().restore_value(Rates(v, self.content.link) if type(v) is list else v)
+        """Restore what a program has read; what a checkpoint has, or had, is checked."""
+        v = v if getattr(v, "link", None) == self._value.link else self.form(v, self._value)
+        super().restore_value(v)
 
     def to_state_ref(self) -> TreefyState:
         """Return a reference to a plain list, for checkpoints of the whole state."""
@@ -152,8 +154,7 @@ class RatesState(TrackedState):
 class GroupRate(OptimState):
     """The rate of one param group: a place in the list of applied rates.
 
-    It has no value of its own that could disagree with the list. It is a State because
-    checkpoints of the whole state have one there.
+    It is a State because checkpoints of the whole state have one there.
     """
 
     __slots__ = ("_group", "_optimizer")  # to keep them out of references and reprs
@@ -189,8 +190,9 @@ class GroupRate(OptimState):
         """Leave it: the list is restored where it is."""
 
 
-def follow(optimizer: OptaxOptimizer, scheduler: Any, rate: GroupRate) -> State:
+def follow(optimizer: OptaxOptimizer, scheduler: Any, rate: GroupRate | None) -> State:
     """Let ``optimizer`` follow ``scheduler`` and report ``rate``; return what it reported."""
     former: State = optimizer._current_lr
-    optimizer.__dict__.update(_lr_scheduler=scheduler, _current_lr=rate)
+    shown = former if rate is None else rate
+    optimizer.__dict__.update(_lr_scheduler=scheduler, _current_lr=shown)
     return former
