@@ -252,11 +252,11 @@ FOREIGN = {
     ),
     "of one group": (
         lambda: trained(groups=1)[0].state_dict(),
-        "1 param groups, but the scheduler has 2: add the groups",
+        r"1 param group\(s\), but the scheduler has 2: load, then add",
     ),
     "of three groups": (
         lambda: trained(groups=3)[0].state_dict(),
-        "3 param groups, but the scheduler has 2: add the groups",
+        r"3 param group\(s\), but the scheduler has 2: add the groups",
     ),
     "of the optimizer": (lambda: trained()[1].state_dict(), "that scheduler.state_dict"),
     "a list": (lambda: [1], "must be a dict, as .* got list"),

@@ -326,7 +326,7 @@ def test_each_group_follows_its_column_and_zero_freezes(compiled):
 def test_more_groups_than_columns_is_refused_when_the_group_is_added():
     training = Training(PiecewiseConstantSchedule(0.1, [2], [[1.0, 0.0], [0.5, 1.0]]))
     training.add("second")
-    with pytest.raises(ValueError, match=r"param group 2 has no rate: .* columns for 2 groups"):
+    with pytest.raises(ValueError, match=r"param group 2 has no rate: .* 2 column"):
         training.add("third")
     check(training, 0.1, 0.0)
 
@@ -554,7 +554,7 @@ def test_optimizer_checkpoint_alone_restores_its_rates():
 def test_checkpoint_of_more_groups_says_to_add_them_first():
     _, scheduler = trained(groups=3)
     again, restored = trained(groups=2)
-    with pytest.raises(ValueError, match="3 param groups, but the scheduler has 2: add the groups"):
+    with pytest.raises(ValueError, match=r"3 param group\(s\), .* has 2: add the groups"):
         restored.load_state_dict(scheduler.state_dict())
     check(again, 0.1, 0.2)
 

@@ -191,7 +191,7 @@ def test_a_part_with_columns_limits_the_groups():
     optimizer = optimizer_for(scheduler)
     optimizer.add_param_group({"v": brainstate.ParamState(jnp.ones(2))})
     assert scheduler.lr_at(1).tolist() == [1.0, 0.5]
-    with pytest.raises(ValueError, match="columns for 2"):
+    with pytest.raises(ValueError, match="has 2 column"):
         optimizer.add_param_group({"u": brainstate.ParamState(jnp.ones(2))})
 
 

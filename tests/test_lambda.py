@@ -88,12 +88,12 @@ def test_more_groups_than_functions_are_an_error_when_the_group_is_added():
 
 BAD = [
     (0.1, 0.5, TypeError, r"lr_lambda must be a sequence of"),
-    (0.1, [], ValueError, r"the schedule has columns for 0 groups"),
+    (0.1, [], ValueError, r"the schedule has 0 column"),
     (
         [0.1, 0.2],
         [lambda epoch: 1.0],
         ValueError,
-        r"param group 1 has no rate: the schedule has columns for 1 groups",
+        r"param group 1 has no rate: the schedule has 1 column",
     ),
     (
         0.1,

@@ -342,6 +342,23 @@ def test_repr_reads_like_the_call_with_the_epoch_and_the_rates():
     )
 
 
+def test_repr_counts_the_columns_that_wait_for_their_groups():
+    scheduler = PiecewiseConstantSchedule(0.1, [3], [[1.0, 0.5, 0.0], [0.1, 0.1, 0.1]])
+    assert repr(scheduler).endswith("# rates: 0.1; waiting for param groups: 2; no optimizer")
+
+
+def test_repr_of_a_class_that_cannot_be_rebuilt_shows_what_it_keeps():
+    class Renamed(LRScheduler):
+        def __init__(self, base_lr=0.1, factor=0.5, last_epoch=0):
+            self.share = factor
+            super().__init__(base_lr, last_epoch)
+
+        def formula(self, epoch, base_lrs, xp):
+            return base_lrs * self.share
+
+    assert repr(Renamed()).startswith("Renamed(base_lr=0.1, last_epoch=0)  # rates: 0.05")
+
+
 # The form of the applied rates
 
 

@@ -183,10 +183,11 @@ def _rates(state_dict: Mapping[str, Any], key: str, groups: int | None) -> list[
         checks.number(f"state_dict[{key!r}][{i}]", _on_host(rate))
         for i, rate in enumerate(_list(state_dict, key))
     ]
-    if groups not in (None, len(rates)):
+    if groups is not None and groups != len(rates):
+        cure = "add the groups first, then load" if groups < len(rates) else "load, then add groups"
         raise ValueError(
-            f"state_dict[{key!r}] has the rates of {len(rates)} param groups, but the scheduler "
-            f"has {groups}: add the groups to the optimizer first, then load"
+            f"state_dict[{key!r}] has rates for {len(rates)} param group(s), but the scheduler has "
+            f"{groups}: {cure}"
         )
     return rates
 

@@ -139,12 +139,13 @@ def call(scheduler: Any, **replaced: str) -> str:
 
     A keyword-only argument is left out where it has its default, as in most calls.
     """
-    signature = inspect.signature(type(scheduler)).parameters
-    shown = {}
-    for name, value in kept(scheduler).items():
-        default = signature[name].default if signature[name].kind is _KEYWORD_ONLY else _NO_DEFAULT
-        is_default = value is default or (type(value) is type(default) and value == default)
-        if name != "last_epoch" and not is_default:
+    attributes, shown = scheduler.__dict__, {}
+    for name, parameter in inspect.signature(type(scheduler)).parameters.items():
+        if name == "last_epoch" or name not in attributes:  # a class without a config has a repr
+            continue
+        value = attributes[name]
+        default = parameter.default if parameter.kind is _KEYWORD_ONLY else _NO_DEFAULT
+        if not (value is default or (type(value) is type(default) and value == default)):
             shown[name] = _Repr().repr(value)
     arguments = [f"{name}={text}" for name, text in {**shown, **replaced}.items()]
     return f"{type(scheduler).__name__}({', '.join(arguments)})"

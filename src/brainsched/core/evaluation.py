@@ -284,7 +284,7 @@ class Evaluation:
         except ValueError as error:
             raise ValueError(
                 f"{self._name}.formula must return an array that broadcasts to {expected}, for "
-                f"epochs of shape {(*epoch.shape, 1)} and {self.groups} base rates, got the shape "
+                f"epochs of shape {(*epoch.shape, 1)} and {self.groups} base rate(s), got shape "
                 f"{rates.shape}"
             ) from error
 

@@ -168,7 +168,7 @@ class Schedule(ABC):
     def __call__(self, count: Any) -> NoReturn:
         """Raise: a scheduler is not a function of a count."""
         raise TypeError(
-            f"a {type(self).__name__} is not an optax schedule: pass scheduler.as_optax() to "
+            f"this {type(self).__name__} is not an optax schedule: pass scheduler.as_optax() to "
             f"optax, or lr=scheduler to an optimizer of braintools"
         )
 

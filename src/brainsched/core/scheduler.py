@@ -43,9 +43,9 @@ class LRScheduler(Schedule, Checkpointed, Copied, Node, braintools.optim.LRSched
     Parameters
     ----------
     base_lr : float, sequence of float, or mapping from str to float
-        The rate at multiplier 1, of every param group or one for each, which a mapping also gives
-        a name: ``{'body': 1e-3, 'head': 1e-2}``. A traced or device array with at most one axis
-        serves too.
+        The rate at multiplier 1: one for all param groups, or one for each. A mapping also names
+        the groups: ``{'body': 1e-3, 'head': 1e-2}``. A traced or device array with at most one
+        axis serves too.
     last_epoch : int
         The epoch to begin at.
 
@@ -213,9 +213,9 @@ class LRScheduler(Schedule, Checkpointed, Copied, Node, braintools.optim.LRSched
     def __repr__(self) -> str:
         call = configuring.call(self, last_epoch=str(self.last_epoch.content))
         notes = ["rates: " + ", ".join(map(str, self._current_lrs.content))]
-        waiting = len(self.base_lrs) - self._evaluation.groups
+        waiting = max(len(self.base_lrs), self.max_groups or 0) - self._evaluation.groups
         if waiting:
-            notes.append(f"{waiting} more wait for their param group")
+            notes.append(f"waiting for param groups: {waiting}")
         if self.optimizer is None:
             notes.append("no optimizer")
         return f"{call}  # {'; '.join(notes)}"
@@ -249,8 +249,8 @@ class LRScheduler(Schedule, Checkpointed, Copied, Node, braintools.optim.LRSched
         """Return the evaluation for a number of param groups, or raise; change nothing."""
         if self.max_groups is not None and groups > self.max_groups:
             raise ValueError(
-                f"param group {groups - 1} has no rate: the schedule has columns for "
-                f"{self.max_groups} groups"
+                f"param group {groups - 1} has no rate: the schedule has "
+                f"{self.max_groups} column(s)"
             )
         numbers = arguments.numbers(self)
         return Evaluation(type(self).__name__, self.formula, numbers, bases, groups)

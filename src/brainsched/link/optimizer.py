@@ -150,8 +150,8 @@ class ScheduledOptimizer(OptaxOptimizer):
 
     def _refuse_to_be_copied(self, *args: Any) -> NoReturn:
         raise TypeError(
-            f"a {plain_class(self).__name__} with a scheduler cannot be copied or pickled: build "
-            f"another one with its own scheduler, and load the state_dict() of both"
+            f"this {plain_class(self).__name__} has a scheduler, and cannot be copied or pickled: "
+            f"build another one with its own scheduler, and load the state_dict() of both"
         )
 
     __deepcopy__ = __copy__ = __reduce_ex__ = _refuse_to_be_copied
