@@ -195,6 +195,16 @@ def test_a_replaced_scheduler_warns_once_at_its_next_step_and_reaches_the_optimi
     assert moved(optimizer) == 0.875
 
 
+@pytest.mark.parametrize("arguments", [[], [0.5]], ids=["step()", "step(metric)"])
+def test_a_replaced_plateau_warns_as_well(arguments):
+    scheduler = brainsched.ReduceLROnPlateau(0.5)
+    optimizer = sgd(scheduler)
+    constant(0.875).attach_optimizer(optimizer)
+    with pytest.warns(UserWarning, match="drives no optimizer any more: a ConstantLR was"):
+        scheduler.step(*arguments)
+    scheduler.step(*arguments)
+
+
 def test_a_replaced_scheduler_of_braintools_reaches_the_optimizer_no_more():
     former = braintools.optim.CosineAnnealingLR(base_lr=0.5, T_max=10)
     optimizer = sgd(former)
@@ -386,6 +396,10 @@ def by_state(optimizer, rate):
     optimizer.param_groups[0]["lr"].value = rate
 
 
+def by_update(optimizer, rate):
+    optimizer.param_groups[0].update(lr=rate, note="by hand")
+
+
 def by_list(optimizer, rate):
     optimizer.lr.current_lrs.value = [rate]
 
@@ -394,7 +408,9 @@ def by_apply(optimizer, rate):
     optimizer.lr.apply(lambda _: rate)
 
 
-by_hand = pytest.mark.parametrize("set_rate", [by_attribute, by_group, by_state, by_list, by_apply])
+by_hand = pytest.mark.parametrize(
+    "set_rate", [by_attribute, by_group, by_state, by_update, by_list, by_apply]
+)
 
 
 @by_hand
@@ -565,10 +581,13 @@ def test_the_type_of_an_optimizer_builds_a_plain_one_that_works():
 @pytest.mark.parametrize("duplicate", [copy.copy, copy.deepcopy, pickle.dumps])
 def test_copies_of_an_optimizer_say_what_to_do(duplicate):
     optimizer = sgd(StepLR(0.5))
-    with pytest.raises(TypeError, match=r"a SGD with a scheduler cannot be copied.*state_dict\(\)"):
+    with pytest.raises(TypeError, match=r"SGD has a scheduler, and cannot .*state_dict\(\)"):
         duplicate(optimizer)
+    clone = brainstate.graph.clone(optimizer)
     with pytest.raises(TypeError, match="cannot be copied"):
-        brainstate.graph.clone(optimizer).step({"a": jnp.ones(2)})
+        clone.step({"a": jnp.ones(2)})
+    with pytest.raises(TypeError, match="cannot be copied"):
+        StepLR(0.25).attach_optimizer(clone)
     assert moved(optimizer) == 0.5
 
 

@@ -79,6 +79,8 @@ BAD_ARGUMENTS = [
     ({"base_lr": None}, TypeError, r"base_lr must be a sequence of numbers, or one number"),
     ({"base_lr": True}, TypeError, r"base_lr must be a number, got True"),
     ({"base_lr": []}, ValueError, r"base_lr must have at least one rate"),
+    ({"base_lr": {}}, ValueError, r"base_lr must have at least one rate, got an empty mapping"),
+    ({"base_lr": braintools.optim.SGD()}, TypeError, r"got an optimizer: build the scheduler with"),
     ({"base_lr": [0.1, -1]}, ValueError, r"base_lr\[1\] must be finite and not negative, got -1"),
     ({"base_lr": [0.1, "x"]}, TypeError, r"base_lr\[1\] must be a number, got 'x'"),
     ({"base_lr": np.array([0.1, NAN])}, ValueError, r"base_lr\[1\] must be finite"),

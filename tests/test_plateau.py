@@ -311,7 +311,9 @@ def test_a_damaged_memory_is_refused_and_changes_nothing(damage, error, message)
         scheduler.load_state_dict(fresh)
 
 
-@pytest.mark.parametrize("metric", ["low", None, True, [1.0], jnp.ones(2), jnp.array(True), 1j])
+@pytest.mark.parametrize(
+    "metric", ["low", None, True, [1.0], jnp.ones(2), jnp.array(True), 1j, 10**400]
+)
 def test_a_metric_that_is_no_number_is_refused(metric):
     scheduler = ReduceLROnPlateau()
     with pytest.raises((TypeError, ValueError), match=r"^metric must"):

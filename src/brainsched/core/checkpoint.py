@@ -202,8 +202,6 @@ def _on_host(value: Any) -> Any:
 
 
 def _same(saved: float, rate: Any) -> bool:
-    if isinstance(rate, jax.core.Tracer):
-        return True  # it cannot be compared
     return configuring.same_number(saved, float(rate))
 
 
