@@ -1,1 +1,4 @@
-"""From a config to a scheduler."""
+"""From a config to a scheduler.
+
+It may import schedules, core, link, checks and types.
+"""

@@ -1,4 +1,7 @@
-"""The schedules: a file for each family, a class for each schedule, a formula for each class."""
+"""The schedules: a file for each family, a class for each schedule, a formula for each class.
+
+It may import core, link, checks and types.
+"""
 
 from brainsched.schedules.branch import Branch, Extension
 from brainsched.schedules.composition import ChainedScheduler, PerUpdate, SequentialLR
