@@ -431,6 +431,17 @@ def test_a_second_scheduler_replaces_the_first():
     check(training, 0.15, 0.1, 0.15)
 
 
+def test_a_scheduler_that_was_replaced_has_the_base_rates_of_its_groups_for_another_optimizer():
+    first = PiecewiseConstantSchedule(0.1)
+    training = Training(first)
+    training.add("second", lr=0.2)
+    constant(0.3).attach_optimizer(training.optimizer)
+    again = Training(first)
+    assert first.base_lrs == [0.1, 0.2]
+    again.add("second")
+    check(again, 0.1, 0.2)
+
+
 @pytest.mark.parametrize("options", [{"momentum": 0.5}, {"grad_clip_norm": 1.0}], ids=str)
 def test_a_scheduler_that_replaces_another_leaves_groups_and_their_moments_as_they_are(options):
     training = Training(None, True, braintools.optim.SGD(constant(0.1), **options))

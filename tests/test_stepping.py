@@ -342,6 +342,12 @@ def test_repr_reads_like_the_call_with_the_epoch_and_the_rates():
     )
 
 
+def test_repr_shows_a_keyword_that_differs_from_its_default():
+    assert repr(StepLR(0.5, 30, eta_min=0.125)).startswith(
+        "StepLR(base_lr=0.5, step_size=30, gamma=0.1, eta_min=0.125, last_epoch=0)"
+    )
+
+
 def test_repr_counts_the_columns_that_wait_for_their_groups():
     scheduler = PiecewiseConstantSchedule(0.1, [3], [[1.0, 0.5, 0.0], [0.1, 0.1, 0.1]])
     assert repr(scheduler).endswith("# rates: 0.1; waiting for param groups: 2; no optimizer")
