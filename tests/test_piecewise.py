@@ -258,7 +258,7 @@ def test_a_column_of_lines_for_each_group():
     scheduler = PiecewiseLinearSchedule([0.5, 0.25], [0, 4], values)
     assert scheduler.lr_at([0, 1, 4]).tolist() == [[0, 0.25], [0.125, 0.21875], [0.5, 0.125]]
     assert scheduler.max_groups == 2
-    with pytest.raises(ValueError, match="param group 2 has no rate: the schedule has col"):
+    with pytest.raises(ValueError, match="param group 2 has no rate: the schedule has 2 col"):
         PiecewiseLinearSchedule([0.1, 0.2, 0.3], [0, 4], values)
 
 
