@@ -23,6 +23,7 @@ import orbax.checkpoint as ocp
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 import brainsched
+from brainsched.link.states import Rates
 
 GROUPS = 3
 COLLECTIVE = re.compile(r" (all-\w+|reduce-scatter|collective-\w+)(-start)?\(")
@@ -65,7 +66,8 @@ def complaint_of_rates_that_are_split() -> str:
     split = NamedSharding(mesh, PartitionSpec("data"))
     rates = np.full(jax.device_count(), 0.5, np.float32)
     scheduler = brainsched.StepLR(0.5)
-    scheduler.current_lrs.restore_value([jax.device_put(rates, split)])  # as a sweep leaves it
+    home = scheduler.current_lrs
+    home.restore_value(Rates([jax.device_put(rates, split)], home.value.link))  # as of a sweep
     rates[-1] = -0.5
     try:
         scheduler.current_lrs.value = [jax.device_put(rates, split)]

@@ -12,6 +12,13 @@ from brainsched.schedules.stages import Powers, Search, length, periods, reached
 from brainsched.types import BaseLRs, Epochs, LRs, Rates, largest_epoch
 
 
+class _Shown(float):
+    """A number that has a ``value``, as it has where braintools keeps it in a State."""
+
+    def __init__(self, value: Any) -> None:
+        self.value = float(value)
+
+
 class CosineAnnealingLR(FallingLR):
     r"""A rate that falls to ``eta_min`` along a cosine, and stays there.
 
@@ -137,12 +144,12 @@ class CosineAnnealingWarmRestarts(FallingLR):
     @property
     def T_cur(self) -> float:
         """The number of epochs since the last restart."""
-        return float(self._cycle(np.asarray(self.epoch, np.float64), np)[1])
+        return _Shown(self._cycle(np.asarray(self.epoch, np.float64), np)[1])
 
     @property
     def T_i(self) -> float:
         """The length of the present cycle, in epochs."""
-        return float(self._cycle(np.asarray(self.epoch, np.float64), np)[2])
+        return _Shown(self._cycle(np.asarray(self.epoch, np.float64), np)[2])
 
     def _cycle(self, epoch: Any, xp: ModuleType) -> tuple[Any, Any, Any]:
         """Return which cycle it is, the time since its restart, and its length."""
