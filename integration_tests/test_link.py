@@ -299,6 +299,7 @@ WRITES = {
     "step": lambda optimizer, x: optimizer.lr.step(),
     "apply": lambda optimizer, x: optimizer.lr.apply(lambda rate: rate),
     "current_lr = ": lambda optimizer, x: setattr(optimizer, "current_lr", x),
+    "current_lrs = ": lambda optimizer, x: setattr(optimizer.lr.current_lrs, "value", [0.25]),
     "optimizer.step": lambda optimizer, x: optimizer.step({"a": jnp.ones(2) * x}),
 }
 PLAIN = {

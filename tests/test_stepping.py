@@ -342,6 +342,14 @@ def test_repr_reads_like_the_call_with_the_epoch_and_the_rates():
     )
 
 
+def test_the_base_rate_of_a_class_that_says_nothing_else_is_a_thousandth():
+    class Plain(LRScheduler):
+        def formula(self, epoch, base_lrs, xp):
+            return base_lrs
+
+    assert Plain().base_lrs == [1e-3]
+
+
 def test_repr_shows_a_keyword_that_differs_from_its_default():
     assert repr(StepLR(0.5, 30, eta_min=0.125)).startswith(
         "StepLR(base_lr=0.5, step_size=30, gamma=0.1, eta_min=0.125, last_epoch=0)"
