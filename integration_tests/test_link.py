@@ -451,7 +451,7 @@ def test_rates_that_were_computed_from_the_applied_ones_are_checked_too():
 
 def test_rates_of_another_number_of_groups_are_refused():
     scheduler = StepLR(0.5)
-    with pytest.raises(ValueError, match="has length 1, one a group, got 2"):
+    with pytest.raises(ValueError, match="has size 1, one per group, got 2"):
         scheduler.current_lrs.value = [0.1, 0.2]
     with pytest.raises(TypeError, match="'float' has no len"):
         scheduler.current_lrs.value = 0.1

@@ -586,7 +586,7 @@ def test_whole_state_of_fewer_groups_is_refused():
     training, _ = trained(groups=1)
     saved = brainstate.graph.treefy_states(training.optimizer)
     training.add("second", lr=0.2)
-    with pytest.raises(ValueError, match="current_lrs has length 2, one a group, got 1"):
+    with pytest.raises(ValueError, match="current_lrs has size 2, one per group, got 1"):
         brainstate.graph.update_states(training.optimizer, saved)
     check(training, 0.1, 0.2)
 

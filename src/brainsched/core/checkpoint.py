@@ -99,7 +99,7 @@ class Checkpointed:
         # All is checked: from here on nothing raises.
         for name, value in positions.items():
             getattr(self, name).value = value
-        self._current_lrs.value = list(rates)
+        self._apply(rates)
         content = self._current_lrs.content
         self.__dict__["_restored"] = content, list(content)
 

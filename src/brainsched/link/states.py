@@ -129,7 +129,7 @@ class RatesState(TrackedState):
     def form(self, value: Any, former: Rates) -> Rates:
         """Return rates in their dtype, as many as ``former`` has."""
         if len(value) != len(former):
-            raise ValueError(f"current_lrs has length {len(former)}, one a group, got {len(value)}")
+            raise ValueError(f"current_lrs has size {len(former)}, one per group, got {len(value)}")
         on_device = all(isinstance(rate, jax.Array) for rate in value)
         of_a_program = on_device and getattr(value, "link", None) == former.link
         if type(value) is not Scheduled and not of_a_program:
